@@ -1,0 +1,107 @@
+# Everything a developer or CI does with this repository. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+unexport PYTHONPATH
+
+LAB ?= default
+inventory_default := inventories/lab
+inventory_single := inventories/lab-single
+INVENTORY := $(inventory_$(LAB))
+lab := .venv/bin/python molecule/lab/lab.py
+play := .venv/bin/ansible-playbook -i $(INVENTORY)
+cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/windfarm-airflow
+SCENARIOS := site single postgresql redis
+PARTS := test-fast sanity package importer $(SCENARIOS:%=scenario-%)
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+%?:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## /\1\t/' | expand -t 16
+
+# ---------------------------------------------------------------------------------------------------------- set-up
+# apt is asked only for what is missing, so that a second run costs nothing.
+define apt
+for pair in $(1); do type -P $${pair%%:*} >/dev/null || missing+=" $${pair##*:}"; done; \
+if [ -n "$${missing:-}" ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; fi
+endef
+
+.venv/ready: requirements.txt tests/requirements.txt
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null; }
+	@missing=; $(call apt,git:git ssh:openssh-client)
+	python3 -m venv .venv
+	.venv/bin/pip install -q --disable-pip-version-check -r requirements.txt -r tests/requirements.txt
+	@touch $@
+
+# The one collection that ours depends on, out of the wheel of the package `ansible`: Galaxy is not needed.
+collections/ready: tests/fetch_collections.py | .venv/ready
+	.venv/bin/python tests/fetch_collections.py $(cache)/wheels
+	@touch $@
+
+.PHONY: setup
+setup: .venv/ready collections/ready ## Make the virtual environment .venv and the folder collections/
+
+.PHONY: requirements
+requirements: setup ## Resolve the requirements files anew
+	for name in requirements tests/requirements tests/requirements-importer; do \
+	  .venv/bin/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+	    $$name.in -o $$name.txt; done
+
+# ------------------------------------------------------------------------------------------------------------ demo
+.PHONY: lab
+lab: setup ## Boot the lab's hosts (LAB=default: four hosts, LAB=single: one)
+	@$(lab) up $(INVENTORY)
+
+.PHONY: demo
+demo: lab ## A running cluster on lab hosts and a DAG run on it (LAB=default|single)
+	@$(play) playbooks/secrets.yml
+	@$(play) playbooks/site.yml
+	@.venv/bin/python tests/lab/smoke.py --inventory $(INVENTORY)
+	@$(lab) show $(INVENTORY)
+
+.PHONY: clean
+clean: ## Remove the lab's hosts and their secrets, keep the cached images
+	@if [ -x .venv/bin/python ]; then $(lab) down; fi
+	@rm -rf .ansible .cache dist inventories/lab/group_vars/all/vault.yml inventories/lab-single/group_vars/all/vault.yml
+
+# ----------------------------------------------------------------------------------------------------------- tests
+.PHONY: test-fast
+test-fast: setup ## The gate without hosts: lint, types, unit tests
+	@.venv/bin/python tests/parallel.py \
+	  'ansible-lint -q --offline' \
+	  'yamllint --strict .' \
+	  'ruff check .' \
+	  'mypy .collections/ansible_collections/windfarm/airflow/plugins tools tests molecule/lab' \
+	  'antsibull-changelog lint' \
+	  'pytest tests/unit'
+
+.PHONY: sanity
+sanity: setup ## ansible-test sanity and units, on every ansible-core that this machine's Pythons allow
+	@tests/sanity.sh
+
+.PHONY: package
+package: setup ## Build the collection, install it elsewhere, show every plugin's documentation
+	@tests/package.sh
+
+.venv-importer/ready: tests/requirements-importer.txt | .venv/ready
+	@.venv/bin/uv venv -q --clear --python .venv/bin/python .venv-importer
+	@.venv/bin/uv pip install -q --python .venv-importer/bin/python -r tests/requirements-importer.txt
+	@touch $@
+
+.PHONY: importer
+importer: package .venv-importer/ready ## What Galaxy checks on upload
+	@tests/importer.sh
+
+scenario-%: setup ## One molecule scenario: scenario-site, -single, -postgresql, -redis
+	@missing=; $(call apt,chromium:chromium)
+	@COLUMNS=160 .venv/bin/molecule --no-command-borders test -s $*
+
+.PHONY: test
+test: setup ## Everything, as CI does
+	@.venv/bin/python tests/parts.py $(PARTS)
+
+.PHONY: lock
+lock: setup ## Resolve the locks of an Airflow release anew: make lock AIRFLOW=x.y.z
+	.venv/bin/python tools/lock.py --airflow $(or $(AIRFLOW),$(error say AIRFLOW=x.y.z))

@@ -1,0 +1,123 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import yaml
+from ansible import constants as C
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_preflight, airflow_secrets
+from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_preflight import Inventory, Problem
+
+COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _validation, arguments = self.validate_argument_spec(
+            {
+                "check": {"type": "str", "choices": ["inventory", "hosts"], "required": True},
+                "facts": {"type": "str", "default": "__airflow_preflight_facts"},
+            }
+        )
+        variables = task_vars or {}
+        hostvars = variables["hostvars"]
+        problems: list[Problem] = []
+        secrets_file = self._secrets_file(hostvars, problems) if arguments["check"] == "inventory" else ""
+        inventory = self._inventory(variables, secrets_file, problems)
+        if arguments["check"] == "inventory":
+            problems += airflow_preflight.inventory_problems(inventory)
+        else:
+            problems += self._hosts(inventory, variables, arguments["facts"])
+        if not problems:
+            return {"changed": False, "secrets_file": secrets_file}
+        # Not in the result: most callbacks would print it again, as one long line.
+        title, *lines = airflow_preflight.report(problems)
+        self._display.display("\n".join([f"{title}:", *lines]), color=C.COLOR_ERROR)
+        return {"failed": True, "changed": False, "msg": f"{title}, see the list above"}
+
+    def _secrets_file(self, hostvars: Any, problems: list[Problem]) -> str:
+        """The file that Ansible does not load by itself, if there is one."""
+        names = [hostvars[host].get("airflow_secrets_file") for host in hostvars]
+        if not any(names):
+            return ""
+        folders = airflow_secrets.inventory_folders({host: hostvars.raw_get(host) for host in hostvars})
+        try:
+            path, _named = airflow_secrets.secrets_path(names, folders)
+        except airflow_secrets.SecretsError as exc:
+            problems.append(exc.problem)
+            return ""
+        if not os.path.isfile(path):
+            problems.append(Problem("airflow_secrets_file", f"{path} does not exist", airflow_secrets.SECRETS_PLAYBOOK))
+            return ""
+        return path
+
+    def _inventory(self, variables: dict[str, Any], secrets_file: str, problems: list[Problem]) -> Inventory:
+        defaults = _load("defaults")
+        names = (*airflow_preflight.VARIABLES, *airflow_secrets.SECRETS)
+        base = {name: defaults[name] for name in names if _is_literal(defaults.get(name))}
+        overlay = self._overlay(secrets_file, variables)
+        hosts: dict[str, dict[str, Any]] = {}
+        broken: dict[tuple[str, str], list[str]] = {}
+        for host in variables["hostvars"]:
+            known = variables["hostvars"][host]
+            hosts[host] = dict(base)
+            for name in names:
+                if name not in known:
+                    continue
+                try:
+                    hosts[host][name] = known[name]
+                except AnsibleError as exc:
+                    broken.setdefault((name, " ".join(str(exc).split())), []).append(host)
+            hosts[host].update(overlay)
+        problems += [
+            Problem(
+                name,
+                f"cannot be evaluated for {airflow_preflight.listed(where)}: {text}",
+                "correct it in the inventory",
+            )
+            for (name, text), where in broken.items()
+        ]
+        managed = _load("vars").get("__airflow_config_managed")
+        return Inventory(hosts, variables["groups"], COLLECTION, managed if isinstance(managed, dict) else {})
+
+    def _overlay(self, secrets_file: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """Secrets in a file of their own: hosts that --limit leaves out do not have them as variables."""
+        if not secrets_file:
+            return {}
+        found = self._loader.load_from_file(secrets_file, trusted_as_template=True) or {}
+        templar = self._templar.copy_with_new_env(available_variables={**variables, **found})
+        return {name: templar.template(found[name]) for name in airflow_secrets.SECRETS if name in found}
+
+    def _hosts(self, inventory: Inventory, variables: dict[str, Any], registered: str) -> list[Problem]:
+        present = set(variables["ansible_play_hosts"])
+        facts: dict[str, Any] = {}
+        absent: dict[str, str] = {}
+        for host in variables["ansible_play_hosts_all"]:
+            known = variables["hostvars"][host]
+            if host in present:
+                facts[host] = known.get("ansible_facts") or {}
+            else:
+                answer = known.get(registered) or {}
+                absent[host] = "unreachable" if answer.get("unreachable") else "failed"
+        return airflow_preflight.absent_problems(inventory, absent) + airflow_preflight.host_problems(inventory, facts)
+
+
+def _load(folder: str) -> dict[str, Any]:
+    path = os.path.join(COLLECTION, "roles", "airflow", folder, "main.yml")
+    with open(path, encoding="utf-8") as file:
+        found = yaml.safe_load(file)
+    return found if isinstance(found, dict) else {}
+
+
+def _is_literal(value: object) -> bool:
+    return value is not None and not (isinstance(value, str) and "{{" in value)

@@ -1,0 +1,23 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Filter ``cluster``: documented in cluster.yml beside this file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import plan
+
+
+def cluster(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    try:
+        return plan(hostvars, groups)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AnsibleFilterError(f"the inventory cannot be read as a cluster: {error!r}") from error
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"cluster": cluster}

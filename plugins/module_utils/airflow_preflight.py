@@ -1,0 +1,514 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What must be right before any host is changed: one small function per rule, each returns problems."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock
+from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import (
+    SECRETS,
+    SECRETS_PLAYBOOK,
+    inventory_folder,
+    is_empty,
+)
+from ansible_collections.windfarm.airflow.plugins.module_utils.problem import Problem
+
+COMPONENTS = ("airflow_scheduler", "airflow_webserver", "airflow_triggerer", "airflow_dag_processor", "airflow_worker")
+GROUPS = ("postgresql", "redis", "airflow", *COMPONENTS, "airflow_flower")
+# A group of servers may be empty where this variable names a server that exists already.
+EXTERNAL = {"postgresql": "airflow_database_host", "redis": "airflow_broker_host"}
+DISTRIBUTIONS = {"Debian": ("12", "13")}
+ARCHITECTURES = ("x86_64", "aarch64")
+PASSWORD_LENGTH = 16
+# Below this, HS512 refuses the key.
+JWT_BYTES = 64
+
+_DATABASE = "airflow_database_host, _port, _name, _user and _password"
+
+# Options that Airflow marks as sensitive, with the variables that set them where the roles do.
+SENSITIVE: dict[str, str] = {
+    "core.fernet_key": "airflow_fernet_key",
+    "core.asset_manager_kwargs": "",
+    "database.sql_alchemy_conn": _DATABASE,
+    "database.sql_alchemy_conn_async": _DATABASE,
+    "database.sql_alchemy_engine_args": "",
+    "api.secret_key": "airflow_api_secret_key",
+    "api_auth.jwt_secret": "airflow_jwt_secret",
+    "celery.broker_url": "airflow_broker_host, _port, _user and _password",
+    "celery.result_backend": "airflow_results_database_name, _user and _password",
+    "celery.flower_basic_auth": "airflow_flower_user and _password",
+    "celery_broker_transport_options.sentinel_kwargs": "",
+    "secrets.backend_kwargs": "",
+    "workers.secrets_backend_kwargs": "",
+    "logging.remote_task_handler_kwargs": "",
+    "sentry.sentry_dsn": "",
+    "smtp.smtp_password": "",
+}
+_PLACEHOLDERS = ("changeme", "changethis", "replaceme", "placeholder", "yourpassword", "yoursecret", "todo")
+
+# The variables that the rules look at, besides the secrets.
+VARIABLES = (
+    "airflow_version",
+    "airflow_requirements",
+    "airflow_lock_file",
+    "airflow_address",
+    "airflow_config",
+    "airflow_secret_config",
+    *EXTERNAL.values(),
+    "ansible_host",
+    "ansible_port",
+    "inventory_dir",
+)
+
+
+class Inventory(NamedTuple):
+    """What the rules see: each host's variables, the groups, and what the collection ships."""
+
+    hosts: Mapping[str, Mapping[str, Any]]
+    groups: Mapping[str, Sequence[str]]
+    collection: str
+    managed: Mapping[str, Mapping[str, Any]]
+
+    def members(self, group: str) -> Sequence[str]:
+        return self.groups.get(group, ())
+
+    def ours(self) -> list[str]:
+        """The hosts of the cluster, in the inventory's order."""
+        found = {host for group in GROUPS for host in self.members(group)}
+        return [host for host in self.hosts if host in found]
+
+    def has_airflow(self) -> bool:
+        return any(self.members(group) for group in self.groups if group.startswith("airflow"))
+
+    def values(self, name: str) -> dict[str, Any]:
+        """The variable on each of our hosts that defines it."""
+        return {host: self.hosts[host][name] for host in self.ours() if name in self.hosts[host]}
+
+
+def listed(names: Iterable[str], limit: int = 5) -> str:
+    found = list(names)
+    return ", ".join(found[:limit]) + (f" and {len(found) - limit} more" if len(found) > limit else "")
+
+
+def _near(name: str, known: Iterable[str]) -> str | None:
+    found = difflib.get_close_matches(name.lower().replace("-", "_"), list(known), n=1, cutoff=0.8)
+    return found[0] if found else None
+
+
+# Groups and hosts
+
+
+def check_any_host(inventory: Inventory) -> list[Problem]:
+    if inventory.ours() or inventory.has_airflow():
+        return []
+    return [Problem("inventory", "no host is in a group of this collection", f"put hosts into the groups {', '.join(GROUPS)}")]
+
+
+def check_required_groups(inventory: Inventory) -> list[Problem]:
+    if not inventory.has_airflow():
+        return []
+    problems = []
+    for group in (*EXTERNAL, *COMPONENTS):
+        variable = EXTERNAL.get(group)
+        if inventory.members(group) or (variable and any(inventory.values(variable).values())):
+            continue
+        cure = f"put a host into it, or set {variable} to a server that you run" if variable else "put a host into it"
+        problems.append(Problem(f"group {group}", "has no host", cure))
+    return problems
+
+
+def check_group_names(inventory: Inventory) -> list[Problem]:
+    workers = set(inventory.members("airflow_worker"))
+    problems = []
+    for group in inventory.groups:
+        if group in GROUPS or group in ("all", "ungrouped"):
+            continue
+        members = set(inventory.members(group))
+        near = _near(group, GROUPS)
+        # Sub-groups of airflow_worker make worker sets and may have any name. A name that merely resembles one of ours
+        # is the user's own business where our group has hosts.
+        ours = group.startswith("airflow") and not (members and members <= workers)
+        meant = near is not None and bool(members) and not inventory.members(near)
+        if ours or meant:
+            cure = f"did you mean {near}?" if near else f"known are {', '.join(GROUPS)} and sub-groups of airflow_worker"
+            problems.append(Problem(f"group {group}", "is not a group of this collection", cure))
+    return problems
+
+
+def check_group_tree(inventory: Inventory) -> list[Problem]:
+    parent = set(inventory.members("airflow"))
+    children = [group for group in GROUPS if group.startswith("airflow_")]
+    outside = [group for group in children if set(inventory.members(group)) - parent]
+    problems = [
+        Problem(f"group {group}", "is not a child of group airflow", "list it under `airflow: children:`") for group in outside
+    ]
+    placed = {host for group in inventory.groups if group.startswith("airflow_") for host in inventory.members(group)}
+    for host in inventory.members("airflow"):
+        if host not in placed:
+            problems.append(
+                Problem(
+                    f"host {host}",
+                    "is in group airflow, but in no component's group",
+                    f"put it into one of {', '.join(children)}",
+                )
+            )
+    return problems
+
+
+def address(variables: Mapping[str, Any], name: str) -> str:
+    return str(variables.get("airflow_address") or variables.get("ansible_host") or name)
+
+
+def check_addresses(inventory: Inventory) -> list[Problem]:
+    ways: dict[str, dict[str, list[str]]] = {}
+    for host in inventory.ours():
+        variables = inventory.hosts[host]
+        ways.setdefault("address", {}).setdefault(address(variables, host), []).append(host)
+        login = f"{variables.get('ansible_host') or host}:{variables.get('ansible_port') or 22}"
+        ways.setdefault("login", {}).setdefault(login, []).append(host)
+    problems: dict[str, Problem] = {}
+    for found in ways.values():
+        for where, hosts in found.items():
+            if len(hosts) > 1:
+                problems.setdefault(
+                    " ".join(hosts),
+                    Problem(
+                        f"hosts {listed(hosts)}",
+                        f"are one machine, {where.removesuffix(':22')}",
+                        "use one inventory name per machine; it may be in any number of groups",
+                    ),
+                )
+    return list(problems.values())
+
+
+def check_loopback(inventory: Inventory) -> list[Problem]:
+    hosts = inventory.ours()
+    return [
+        Problem(f"host {host}", f"has the address {found}, which means another machine on each host", "set airflow_address")
+        for host in hosts
+        for found in [address(inventory.hosts[host], host)]
+        if len(hosts) > 1 and _is_loopback(found)
+    ]
+
+
+def _is_loopback(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        return text.lower() == "localhost" or text.lower().startswith("localhost.")
+
+
+# Secrets
+
+
+def needed_secrets(inventory: Inventory) -> list[str]:
+    if not inventory.has_airflow():
+        return []
+    return [name for name in SECRETS if name != "airflow_flower_password" or inventory.members("airflow_flower")]
+
+
+def check_secrets_present(inventory: Inventory) -> list[Problem]:
+    ours = inventory.ours()
+    nowhere, problems = [], []
+    for name in needed_secrets(inventory):
+        values = inventory.values(name)
+        lacking = [host for host in ours if is_empty(values.get(host))]
+        if lacking == ours:
+            nowhere.append(name)
+        elif lacking:
+            problems.append(Problem(name, f"is not defined for {listed(lacking)}", "define it once, in group_vars/all"))
+        elif len({str(value) for value in values.values()}) > 1:
+            problems.append(Problem(name, "differs between hosts", "define it once, in group_vars/all"))
+    if nowhere:
+        word = "is" if len(nowhere) == 1 else "are"
+        problems.insert(0, Problem(", ".join(nowhere), f"{word} not defined", SECRETS_PLAYBOOK))
+    return problems
+
+
+def secret_problem(name: str, value: object) -> str | None:
+    """What is wrong with a secret; the text does not hold the value."""
+    if not isinstance(value, str):
+        return f"is no text but {type(value).__name__}: put it in quotes"
+    bare = re.sub(r"[^a-z0-9]", "", value.lower())
+    if bare == re.sub(r"[^a-z0-9]", "", name) or name.endswith("_" + value.lower()):
+        return "is its own name"
+    if any(word in bare for word in _PLACEHOLDERS) or re.fullmatch(r"<.*>", value) or len(set(value)) == 1:
+        return "is a placeholder"
+    if name == "airflow_fernet_key":
+        keys = value.split(",")
+        return None if all(_is_fernet(key.strip()) for key in keys) else "is no Fernet key (32 bytes in URL-safe base64)"
+    size = len(value.encode())
+    if name == "airflow_jwt_secret" and size < JWT_BYTES:
+        return f"is {size} bytes long, HS512 needs {JWT_BYTES}"
+    if size < PASSWORD_LENGTH:
+        return f"is {size} characters long, at least {PASSWORD_LENGTH} are needed"
+    return None
+
+
+def _is_fernet(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key.encode(), altchars=b"-_", validate=True)) == 32
+    except (binascii.Error, ValueError):
+        return False
+
+
+def check_secret_values(inventory: Inventory) -> list[Problem]:
+    problems = []
+    for name in needed_secrets(inventory):
+        found = {secret_problem(name, value) for value in inventory.values(name).values() if not is_empty(value)}
+        for what in sorted(filter(None, found)):
+            problems.append(Problem(name, what, f"remove it and {SECRETS_PLAYBOOK}, which makes a good one"))
+    return problems
+
+
+# Releases
+
+
+def check_version(inventory: Inventory) -> list[Problem]:
+    if not inventory.has_airflow():
+        return []
+    folder = f"{inventory.collection}/{airflow_lock.SHIPPED}"
+    known = airflow_lock.available_locks(folder)
+    problems = []
+    for version, hosts in _by_value(inventory, "airflow_version").items():
+        given = [inventory.hosts[host].get("airflow_lock_file") for host in hosts]
+        if all(given) or version in known:
+            continue
+        problems.append(
+            Problem(
+                "airflow_version",
+                f"there is no lock for Airflow {version}",
+                f"set one of {airflow_lock.describe_locks(folder)}, or run `make lock AIRFLOW={version}` in a checkout",
+            )
+        )
+    return problems
+
+
+def _by_value(inventory: Inventory, name: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for host in inventory.members("airflow"):
+        if not is_empty(inventory.hosts[host].get(name)):
+            found.setdefault(str(inventory.hosts[host][name]), []).append(host)
+    return found
+
+
+def check_requirements(inventory: Inventory) -> list[Problem]:
+    problems: dict[Problem, None] = {}
+    for host in inventory.members("airflow"):
+        variables = inventory.hosts[host]
+        requirements = variables.get("airflow_requirements") or []
+        if not isinstance(requirements, list):
+            problems[
+                Problem("airflow_requirements", f"is {_kind(requirements)}, no list", "write a list of texts like pandas>=3")
+            ] = None
+            continue
+        found = [airflow_lock.requirement_problem(requirement) for requirement in requirements]
+        problems.update(dict.fromkeys(filter(None, found)))
+        problems.update(dict.fromkeys([] if any(found) else _lock_problems(inventory, variables, requirements)))
+    return list(problems)
+
+
+def _lock_problems(inventory: Inventory, variables: Mapping[str, Any], requirements: Sequence[str]) -> list[Problem]:
+    """Stale and missing locks of the inventory, as far as they can be told without knowing the hosts' Python."""
+    folder, version = inventory_folder(variables), str(variables.get("airflow_version"))
+    if not requirements or variables.get("airflow_lock_file"):
+        return []
+    pythons = airflow_lock.available_locks(f"{inventory.collection}/{airflow_lock.SHIPPED}").get(version, [])
+    here = airflow_lock.available_locks(f"{folder}/locks").get(version, []) if folder else []
+    # A missing lock counts only where there is none at all: a cluster may have one Python only.
+    found = []
+    for python in [python for python in pythons if python in here] or pythons[:1]:
+        try:
+            airflow_lock.find_lock(inventory.collection, folder, version, python, requirements)
+        except airflow_lock.LockError as exc:
+            found.append(exc.problem)
+    return found
+
+
+# airflow_config
+
+
+def check_config(inventory: Inventory) -> list[Problem]:
+    problems: dict[str, Problem] = {}
+    for config in inventory.values("airflow_config").values():
+        for problem in config_problems(config, inventory.managed):
+            problems[str(problem)] = problem
+    for config in inventory.values("airflow_secret_config").values():
+        for problem in secret_config_problems(config):
+            problems[str(problem)] = problem
+    return list(problems.values())
+
+
+def config_problems(config: object, managed: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+    cure = "write it as {section: {key: value}}"
+    if is_empty(config):
+        return []
+    if not isinstance(config, Mapping):
+        return [Problem("airflow_config", f"is {_kind(config)}, no dictionary", cure)]
+    owned = {f"{section}.{key}".lower() for section, keys in managed.items() for key in keys}
+    problems = []
+    for section, keys in config.items():
+        where = f"airflow_config.{section}"
+        if keys is None:
+            continue
+        if not isinstance(keys, Mapping):
+            problems.append(Problem(where, f"is {_kind(keys)}, no dictionary", cure))
+            continue
+        for key in keys:
+            option = f"{section}.{key}".lower()
+            if option in SENSITIVE:
+                variables = SENSITIVE[option]
+                move = (
+                    f"set {variables} instead"
+                    if variables
+                    else "move it to airflow_secret_config, which keeps it out of airflow.cfg"
+                )
+                problems.append(Problem(f"{where}.{key}", "is secret", move))
+            elif option in owned:
+                problems.append(
+                    Problem(
+                        f"{where}.{key}",
+                        "is managed by the role",
+                        "remove it; the variables of role airflow set what may be set",
+                    )
+                )
+    return problems
+
+
+def secret_config_problems(config: object) -> list[Problem]:
+    cure = "write it as {component or all: {section: {key: value}}}"
+    if is_empty(config):
+        return []
+    if not isinstance(config, Mapping):
+        return [Problem("airflow_secret_config", f"is {_kind(config)}, no dictionary", cure)]
+    problems = []
+    for component, sections in config.items():
+        if not isinstance(sections, Mapping) or not all(isinstance(keys, Mapping) for keys in sections.values()):
+            problems.append(Problem(f"airflow_secret_config.{component}", "is no dictionary of dictionaries", cure))
+            continue
+        for section, keys in sections.items():
+            for key in keys:
+                variables = SENSITIVE.get(f"{section}.{key}".lower())
+                if variables:
+                    where = f"airflow_secret_config.{component}.{section}.{key}"
+                    problems.append(Problem(where, "is managed by the role", f"set {variables} instead"))
+    return problems
+
+
+def _kind(value: object) -> str:
+    names = {str: "a text", bool: "a boolean", int: "a number", float: "a number", list: "a list"}
+    return next((word for kind, word in names.items() if isinstance(value, kind)), f"a {type(value).__name__}")
+
+
+INVENTORY_RULES: tuple[Callable[[Inventory], list[Problem]], ...] = (
+    check_any_host,
+    check_group_names,
+    check_required_groups,
+    check_group_tree,
+    check_addresses,
+    check_loopback,
+    check_secrets_present,
+    check_secret_values,
+    check_version,
+    check_requirements,
+    check_config,
+)
+
+
+def inventory_problems(inventory: Inventory) -> list[Problem]:
+    return [problem for rule in INVENTORY_RULES for problem in rule(inventory)]
+
+
+# Hosts
+
+
+def check_distribution(facts: Mapping[str, Any]) -> tuple[str, str] | None:
+    name, version = facts.get("distribution"), str(facts.get("distribution_major_version"))
+    if version in DISTRIBUTIONS.get(str(name), ()):
+        return None
+    return f"runs {name} {version}", "use Debian 12 or 13"
+
+
+def check_architecture(facts: Mapping[str, Any]) -> tuple[str, str] | None:
+    found = facts.get("architecture")
+    return None if found in ARCHITECTURES else (f"has the architecture {found}", f"use {' or '.join(ARCHITECTURES)}")
+
+
+def check_systemd(facts: Mapping[str, Any]) -> tuple[str, str] | None:
+    found = facts.get("service_mgr")
+    return None if found == "systemd" else (f"is run by {found}, not by systemd", "boot it with systemd as process 1")
+
+
+HOST_RULES: tuple[Callable[[Mapping[str, Any]], tuple[str, str] | None], ...] = (
+    check_distribution,
+    check_architecture,
+    check_systemd,
+)
+
+
+def host_problems(inventory: Inventory, facts: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+    """Problems of the hosts whose facts are known."""
+    problems = []
+    for host, found in facts.items():
+        wrong = [answer for answer in (rule(found) for rule in HOST_RULES) if answer]
+        problems += [Problem(f"host {host}", what, cure) for what, cure in wrong]
+        # Where the operating system is another one, so is its Python: one line is enough.
+        if host in inventory.members("airflow") and not check_distribution(found):
+            problems += _host_lock_problems(inventory, host, found)
+    return problems
+
+
+def _host_lock_problems(inventory: Inventory, host: str, facts: Mapping[str, Any]) -> list[Problem]:
+    variables = inventory.hosts[host]
+    python = ".".join(str(facts.get("python_version")).split(".")[:2])
+    folder = inventory_folder(variables)
+    try:
+        airflow_lock.find_lock(
+            inventory.collection,
+            folder,
+            str(variables.get("airflow_version")),
+            python,
+            variables.get("airflow_requirements") or [],
+            variables.get("airflow_lock_file"),
+        )
+    except airflow_lock.LockError as exc:
+        return [Problem(f"host {host}", f"{exc.problem.where}: {exc.problem.what}", exc.problem.cure)]
+    return []
+
+
+def absent_problems(inventory: Inventory, absent: Mapping[str, str]) -> list[Problem]:
+    """Hosts that did not answer. Only a mere worker may be left out; whatever answered with an error stops the run."""
+    problems = []
+    for host, why in absent.items():
+        groups = [group for group in GROUPS if group not in ("airflow", "airflow_worker") and host in inventory.members(group)]
+        if why != "unreachable":
+            problems.append(
+                Problem(
+                    f"host {host}",
+                    "does not tell its facts, its error is above",
+                    "mend it, or leave it out with --limit",
+                )
+            )
+        elif groups:
+            problems.append(
+                Problem(
+                    f"host {host}",
+                    f"is unreachable and belongs to {', '.join(groups)}",
+                    "bring it back before anything is changed",
+                )
+            )
+    return problems
+
+
+def report(problems: Sequence[Problem]) -> list[str]:
+    """The readable list: how many, then a line each."""
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return [f"{count}, no host was changed", *(f"  {number}. {item}" for number, item in enumerate(problems, 1))]

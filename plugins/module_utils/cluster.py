@@ -1,0 +1,138 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The cluster as the inventory describes it: who is where, who talks to whom, how many connections that makes.
+
+Runs on the controller. Reads inventory variables only, never facts, so that a run with --limit renders what a full run renders.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+COMPONENT_GROUPS = {
+    "scheduler": "airflow_scheduler",
+    "webserver": "airflow_webserver",
+    "triggerer": "airflow_triggerer",
+    "dag_processor": "airflow_dag_processor",
+    "worker": "airflow_worker",
+    "flower": "airflow_flower",
+}
+SERVER_GROUPS = {"postgresql": "postgresql", "redis": "redis"}
+
+METADATA_CLIENTS = ("scheduler", "webserver", "triggerer", "dag_processor")
+RESULTS_CLIENTS = ("scheduler", "worker")
+BROKER_CLIENTS = ("scheduler", "worker", "flower")
+
+# SQLAlchemy's pool in every process that opens one: [database] sql_alchemy_pool_size 5 + sql_alchemy_max_overflow 10.
+POOL = 15
+# PostgreSQL's superuser_reserved_connections, replication, and an operator with a backup.
+RESERVED = 3 + 3 + 3
+# A step this wide keeps PostgreSQL from a restart each time a worker joins.
+CONNECTIONS_STEP = 50
+
+
+@functools.cache
+def _role_defaults() -> dict[str, Any]:
+    """Literal defaults of role airflow: the one place where they are written, readable before the role runs."""
+    import yaml  # PyYAML is on every controller; target hosts may lack it and never come here
+
+    path = pathlib.Path(__file__).resolve().parents[2] / "roles" / "airflow" / "defaults" / "main.yml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return {key: value for key, value in values.items() if not (isinstance(value, str) and "{{" in value)}
+
+
+def _get(host_vars: Mapping[str, Any], name: str) -> Any:
+    value = host_vars.get(name)
+    return _role_defaults().get(name) if value is None or value == "" else value
+
+
+def max_connections(
+    schedulers: int, webserver_processes: int, dag_processors: int, triggerers: int, worker_slots: Sequence[int]
+) -> int:
+    """PostgreSQL's max_connections: the worst case of every pool, a fifth more, rounded up to a step of 50.
+
+    Per scheduler a pool and two result backend connections; per webserver process a synchronous and an asynchronous pool;
+    per dag processor one pool; per triggerer two; per worker one result backend connection a slot and one of its own.
+    """
+    pools = schedulers * (POOL + 2) + webserver_processes * 2 * POOL + dag_processors * POOL + triggerers * 2 * POOL
+    # A worker host counts twice: while a new colour starts, the old one still runs its tasks.
+    results = sum(2 * (slots + 1) for slots in worker_slots)
+    return math.ceil((pools + results + RESERVED) * 1.2 / CONNECTIONS_STEP) * CONNECTIONS_STEP
+
+
+def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Everything that one host's configuration needs to know of the others."""
+    members = {name: list(groups.get(group, [])) for name, group in {**COMPONENT_GROUPS, **SERVER_GROUPS}.items()}
+    everyone = sorted({host for hosts in members.values() for host in hosts} | set(groups.get("airflow", [])))
+    single = len(everyone) == 1
+
+    def address(host: str) -> str:
+        given = hostvars[host].get("airflow_address")
+        if given:
+            return str(given)
+        return "127.0.0.1" if single else str(hostvars[host].get("ansible_host") or host)
+
+    addresses = {host: address(host) for host in everyone}
+    # Any host can answer for cluster-wide variables; the first keeps the answer the same in every play.
+    common: Mapping[str, Any] = hostvars[everyone[0]] if everyone else {}
+
+    def server(name: str, given: str) -> str:
+        explicit = _get(common, given)
+        if explicit:
+            return str(explicit)
+        return addresses[members[name][0]] if members[name] else ""
+
+    database_host = server("postgresql", "airflow_database_host")
+    database_port = int(_get(common, "airflow_database_port"))
+    database = {
+        "host": database_host,
+        "port": database_port,
+        "name": _get(common, "airflow_database_name"),
+        "user": _get(common, "airflow_database_user"),
+    }
+    results = {
+        "host": database_host,
+        "port": database_port,
+        "name": _get(common, "airflow_results_database_name"),
+        "user": _get(common, "airflow_results_database_user"),
+    }
+
+    def clients(components: Sequence[str]) -> list[str]:
+        return sorted({addresses[host] for name in components for host in members[name]})
+
+    def processes(host: str) -> int:
+        config = _get(hostvars[host], "airflow_config") or {}
+        return int((config.get("api") or {}).get("workers", 1))
+
+    return {
+        "single": single,
+        "addresses": addresses,
+        "members": members,
+        "database": database,
+        "results_database": results,
+        "broker": {
+            "host": server("redis", "airflow_broker_host"),
+            "port": int(_get(common, "airflow_broker_port")),
+        },
+        "database_clients": [
+            {"database": target["name"], "user": target["user"], "address": client}
+            for target, components in ((database, METADATA_CLIENTS), (results, RESULTS_CLIENTS))
+            for client in clients(components)
+        ],
+        "broker_clients": clients(BROKER_CLIENTS),
+        "max_connections": max_connections(
+            schedulers=len(members["scheduler"]),
+            webserver_processes=sum(processes(host) for host in members["webserver"]),
+            dag_processors=len(members["dag_processor"]),
+            triggerers=len(members["triggerer"]),
+            worker_slots=[int(_get(hostvars[host], "airflow_worker_concurrency")) for host in members["worker"]],
+        ),
+        "listen": {
+            name: ["127.0.0.1", *([] if single else sorted({addresses[host] for host in members[name]} - {"127.0.0.1"}))]
+            for name in SERVER_GROUPS
+        },
+    }

@@ -1,0 +1,97 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What module airflow_database runs with a release's Python, as user airflow-cli with the environment of the airflow command.
+
+The question comes as JSON on standard input, the answer goes as JSON to file descriptor 3: standard output is Airflow's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+TABLES = ("alembic_version", "alembic_version_fab")
+
+
+def look(question: dict[str, Any]) -> dict[str, Any]:
+    """Schema revisions and the admin user as they are, by SQL alone."""
+    import psycopg2
+
+    url = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("postgresql+psycopg2:", "postgresql:", 1)
+    try:
+        connection = psycopg2.connect(url, connect_timeout=5)
+    except psycopg2.OperationalError as error:
+        return {"reachable": False, "detail": " ".join(str(error).split())}
+    answer: dict[str, Any] = {"reachable": True, "revisions": {}, "admin": None}
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = ANY (current_schemas(false))")
+        tables = {row[0] for row in cursor.fetchall()}
+        for table in TABLES:
+            if table in tables:
+                cursor.execute(f"SELECT version_num FROM {table}")  # noqa: S608  (one of TABLES)
+                answer["revisions"][table] = sorted(row[0] for row in cursor.fetchall())
+        if question.get("admin") and "ab_user" in tables:
+            answer["admin"] = admin(cursor, question["admin"])
+    return answer
+
+
+def admin(cursor: Any, wanted: dict[str, str]) -> dict[str, bool]:
+    from werkzeug.security import check_password_hash
+
+    cursor.execute("SELECT id, password, active FROM ab_user WHERE username = %s", (wanted["username"],))
+    found = cursor.fetchone()
+    if not found:
+        return {"exists": False}
+    cursor.execute(
+        "SELECT 1 FROM ab_user_role JOIN ab_role ON ab_role.id = role_id WHERE user_id = %s AND ab_role.name = 'Admin'",
+        (found[0],),
+    )
+    return {
+        "exists": True,
+        "role": cursor.fetchone() is not None,
+        "password": check_password_hash(found[1], wanted["password"]),
+        "active": bool(found[2]),
+    }
+
+
+def apply(question: dict[str, Any]) -> dict[str, Any]:
+    """One start of Airflow for all that is to be done."""
+    if question["migrate"]:
+        from airflow.cli import cli_parser
+
+        arguments = cli_parser.get_parser().parse_args(["db", "migrate"])
+        arguments.func(arguments)
+    if question.get("admin"):
+        set_admin(question["admin"])
+    return {}
+
+
+def set_admin(wanted: dict[str, str]) -> None:
+    from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
+
+    with get_application_builder() as builder:
+        manager = builder.sm
+        role = manager.find_role("Admin")
+        user = manager.find_user(username=wanted["username"])
+        if not user:
+            name = wanted["username"]
+            if not manager.add_user(name, name, "Airflow", wanted["email"], role, wanted["password"]):
+                raise RuntimeError(f"user {name} cannot be created; is {wanted['email']} another user's address?")
+            return
+        if role not in user.roles or not user.active:
+            user.roles = [*user.roles, role] if role not in user.roles else user.roles
+            user.active = True
+            manager.update_user(user)
+        manager.reset_password(user.id, wanted["password"])
+
+
+if __name__ == "__main__":
+    asked = json.load(sys.stdin)
+    try:
+        result = {"look": look, "apply": apply}[asked["do"]](asked)
+    except Exception as error:
+        result = {"error": f"{type(error).__name__}: {error}"}
+    with os.fdopen(3, "w") as answers:
+        json.dump(result, answers)

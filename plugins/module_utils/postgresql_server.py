@@ -1,0 +1,353 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""PostgreSQL without a server: configuration files as text, password verifiers, and the SQL towards the wish."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import ipaddress
+import os
+import re
+import stringprep
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import NAME, ServerError, as_ip, one_line
+
+HEADER = "# Written by Ansible (windfarm.airflow); changes made here are lost.\n"
+
+# Where Debian's tools and this module look for things, and what has a variable of its own.
+RESERVED = {
+    "port": "set postgresql_port",
+    "password_encryption": "it is scram-sha-256",
+    "data_directory": "Debian's cluster tools own it",
+    "config_file": "Debian's cluster tools own it",
+    "hba_file": "set postgresql_hba_entries",
+    "ident_file": "Debian's cluster tools own it",
+    "external_pid_file": "Debian's cluster tools own it",
+    "unix_socket_directories": "Debian's cluster tools own it",
+    "include": "put the settings themselves here",
+    "include_dir": "put the settings themselves here",
+    "include_if_exists": "put the settings themselves here",
+}
+SETTING = re.compile(r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$")
+ADDRESS_KEYWORDS = ("all", "samehost", "samenet")
+
+
+# Configuration
+
+
+def setting_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(setting_text(item) for item in value)
+    return str(value)
+
+
+def settings(listen: Sequence[str], port: int, max_connections: int, config: Mapping[str, Any]) -> dict[str, str]:
+    """What the configuration file says: the role's own settings, then the user's over them."""
+    result = {
+        "listen_addresses": ", ".join(listen),
+        "port": str(port),
+        "max_connections": str(max_connections),
+        "password_encryption": "scram-sha-256",
+    }
+    for given, value in config.items():
+        name = str(given).lower()
+        if not SETTING.match(name):
+            raise ServerError(f"postgresql_config: '{given}' is not a name of a PostgreSQL setting")
+        if name in RESERVED:
+            raise ServerError(f"postgresql_config: '{name}' cannot be set here: {RESERVED[name]}")
+        if value is None or isinstance(value, Mapping):
+            raise ServerError(f"postgresql_config: '{name}' needs a value; remove the line for PostgreSQL's default")
+        text = setting_text(value)
+        if not one_line(text):
+            raise ServerError(f"postgresql_config: the value of '{name}' holds a line break")
+        result[name] = text
+    return result
+
+
+def render_settings(values: Mapping[str, str]) -> str:
+    lines = []
+    for name, value in values.items():
+        quoted = value.replace("\\", "\\\\").replace("'", "''")
+        lines.append(f"{name} = '{quoted}'\n")
+    return HEADER + "".join(lines)
+
+
+def read_settings(text: str | None) -> dict[str, str]:
+    """The settings in a file that render_settings wrote."""
+    found = re.findall(r"(?m)^([^#\s]+) = '(.*)'$", text or "")
+    return {name: value.replace("''", "'").replace("\\\\", "\\") for name, value in found}
+
+
+def _hba_word(value: str) -> str:
+    # Quoted words lose their special meaning, so only the documented keywords stay bare.
+    if value in ("all", "sameuser", "samerole", "replication") or re.match(r"^[A-Za-z0-9_]+$", value):
+        return value
+    return f'"{value}"'
+
+
+def known_addresses(text: str | None) -> dict[str, list[str]]:
+    """Host names and their addresses in a pg_hba.conf that render_hba wrote."""
+    result: dict[str, list[str]] = {}
+    for line in (text or "").splitlines():
+        match = re.match(r"^(?:host|hostssl|hostnossl) .* (\S+)/(?:32|128) \S+(?: [^#]*)? # (\S+)$", line)
+        if match and match.group(1) not in result.setdefault(match.group(2), []):
+            result[match.group(2)].append(match.group(1))
+    return result
+
+
+def hba_networks(address: str, resolve: Callable[[str], Sequence[str]]) -> list[tuple[str, str]]:
+    """The address field of the lines for one entry, with the name that it came from."""
+    ip = as_ip(address)
+    if ip is not None:
+        return [(f"{ip}/{128 if ':' in ip else 32}", "")]
+    if address in ADDRESS_KEYWORDS:
+        return [(address, "")]
+    if "/" in address:
+        try:
+            return [(str(ipaddress.ip_network(address, strict=False)), "")]
+        except ValueError:
+            raise ServerError(f"postgresql_hba_entries: '{address}' is not a network") from None
+    if not NAME.match(address):
+        raise ServerError(f"postgresql_hba_entries: '{address}' is neither an address, a network nor a host name")
+    found = resolve(address)
+    if not found:
+        raise ServerError(
+            f"postgresql_hba_entries: this host cannot resolve '{address}', from which clients connect; "
+            "make the name known here, or set airflow_address of that host to its address"
+        )
+    return [(f"{one}/{128 if ':' in one else 32}", address) for one in found]
+
+
+def render_hba(entries: Sequence[Mapping[str, Any]], resolve: Callable[[str], Sequence[str]]) -> str:
+    """pg_hba.conf: the local administrator, the given lines, and nobody else."""
+    lines = [
+        "local all postgres peer",
+        "local replication postgres peer",
+    ]
+    for entry in entries:
+        words = [str(entry[key]) for key in ("database", "user")]
+        for word in [*words, str(entry.get("address") or ""), str(entry.get("options") or "")]:
+            if not one_line(word) or '"' in word or "#" in word:
+                raise ServerError(
+                    f"postgresql_hba_entries: {word!r} holds a character that pg_hba.conf cannot have there"
+                )
+        kind, method = str(entry["type"]), str(entry["method"])
+        options = f" {entry['options']}" if entry.get("options") else ""
+        head = f"{kind} {_hba_word(words[0])} {_hba_word(words[1])}"
+        if kind == "local":
+            if entry.get("address"):
+                raise ServerError("postgresql_hba_entries: an entry of type local has no address")
+            lines.append(f"{head} {method}{options}")
+            continue
+        if not entry.get("address"):
+            raise ServerError(
+                f"postgresql_hba_entries: the entry for database '{words[0]}', user '{words[1]}' needs an address"
+            )
+        for network, name in hba_networks(str(entry["address"]), resolve):
+            lines.append(f"{head} {network} {method}{options}" + (f" # {name}" if name else ""))
+    lines += ["local all all reject", "host all all all reject", "host replication all all reject"]
+    # PostgreSQL resolves names in this file with reverse DNS as well, so they were resolved when it was written.
+    return HEADER + "".join(f"{line}\n" for line in dict.fromkeys(lines))
+
+
+# Passwords
+
+
+def saslprep(password: str) -> str:
+    """RFC 4013 as PostgreSQL does it: what is prohibited is used as it is."""
+    if password.isascii():
+        return password
+    mapped = "".join(
+        " " if stringprep.in_table_c12(one) else one for one in password if not stringprep.in_table_b1(one)
+    )
+    prohibited = (
+        stringprep.in_table_a1,
+        stringprep.in_table_c12,
+        stringprep.in_table_c21_c22,
+        stringprep.in_table_c3,
+        stringprep.in_table_c4,
+        stringprep.in_table_c5,
+        stringprep.in_table_c6,
+        stringprep.in_table_c7,
+        stringprep.in_table_c8,
+        stringprep.in_table_c9,
+    )
+    if not mapped or any(table(one) for one in mapped for table in prohibited):
+        return password
+    if any(stringprep.in_table_d1(one) for one in mapped):
+        mixed = any(stringprep.in_table_d2(one) for one in mapped)
+        if mixed or not (stringprep.in_table_d1(mapped[0]) and stringprep.in_table_d1(mapped[-1])):
+            return password
+    return unicodedata.normalize("NFKC", mapped)
+
+
+def scram_verifier(password: str, salt: bytes | None = None, iterations: int = 4096) -> str:
+    """What PostgreSQL stores for the password, made here so that the password itself never travels."""
+    salt = os.urandom(16) if salt is None else salt
+    salted = hashlib.pbkdf2_hmac("sha256", saslprep(password).encode(), salt, iterations)
+    stored = hashlib.sha256(hmac.new(salted, b"Client Key", hashlib.sha256).digest()).digest()
+    server = hmac.new(salted, b"Server Key", hashlib.sha256).digest()
+    encoded = [base64.b64encode(part).decode() for part in (salt, stored, server)]
+    return f"SCRAM-SHA-256${iterations}:{encoded[0]}${encoded[1]}:{encoded[2]}"
+
+
+def password_matches(password: str, verifier: str | None) -> bool:
+    match = re.match(r"^SCRAM-SHA-256\$(\d+):([A-Za-z0-9+/=]+)\$", verifier or "")
+    if not match or verifier is None:
+        return False
+    again = scram_verifier(password, base64.b64decode(match.group(2)), int(match.group(1)))
+    return hmac.compare_digest(again, verifier)
+
+
+# SQL
+
+
+def identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def check_name(variable: str, name: str) -> str:
+    if not name or not one_line(name) or len(name.encode()) > 63:
+        raise ServerError(f"{variable}: {name!r} cannot be a name in PostgreSQL (1 to 63 bytes, one line)")
+    return name
+
+
+def check_wishes(databases: Sequence[Mapping[str, Any]], users: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what cannot work, before anything is changed."""
+    names = [check_name("postgresql_users", user["name"]) for user in users]
+    for user in users:
+        if user["name"] == "postgres" or user["name"].startswith("pg_"):
+            raise ServerError(f"postgresql_users: '{user['name']}' belongs to PostgreSQL itself; choose another name")
+        if not user["password"] or not one_line(user["password"]):
+            raise ServerError(f"postgresql_users: the password of '{user['name']}' is empty or holds a line break")
+    for variable, given in (("postgresql_users", names), ("postgresql_databases", [one["name"] for one in databases])):
+        twice = sorted({name for name in given if given.count(name) > 1})
+        if twice:
+            raise ServerError(f"{variable}: '{twice[0]}' is listed twice")
+    for database in databases:
+        check_name("postgresql_databases", database["name"])
+        if database["name"] in ("postgres", "template0", "template1"):
+            raise ServerError(
+                f"postgresql_databases: '{database['name']}' belongs to PostgreSQL itself; choose another name"
+            )
+
+
+def state_query(
+    databases: Sequence[Mapping[str, Any]], users: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> str:
+    """One row of JSON with everything that the module compares."""
+
+    def listed(values: Sequence[str]) -> str:
+        return ", ".join(literal(value) for value in values) or "NULL"
+
+    owners = [*(user["name"] for user in users), *(database["owner"] for database in databases)]
+    return f"""
+SELECT json_build_object(
+  'loaded', extract(epoch FROM pg_conf_load_time()),
+  'pending', (SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart),
+  'checksums', current_setting('data_checksums'),
+  'hba_errors', (SELECT coalesce(json_agg(format('line %s: %s', line_number, error)), '[]')
+                 FROM pg_hba_file_rules WHERE error IS NOT NULL),
+  'settings', (SELECT coalesce(json_object_agg(name, json_build_object(
+                 'value', setting, 'file', sourcefile, 'context', context)), '{{}}')
+               FROM pg_settings WHERE name IN ({listed(names)})),
+  'roles', (SELECT coalesce(json_object_agg(rolname, json_build_object(
+              'login', rolcanlogin, 'limit', rolconnlimit, 'password', rolpassword,
+              'powers', rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)), '{{}}')
+            FROM pg_authid WHERE rolname IN ({listed(owners)})),
+  'databases', (SELECT coalesce(json_object_agg(datname, json_build_object(
+              'owner', pg_get_userbyid(datdba), 'encoding', pg_encoding_to_char(encoding), 'limit', datconnlimit,
+              'public', has_database_privilege('public', oid, 'CONNECT')
+                        OR has_database_privilege('public', oid, 'TEMPORARY'))), '{{}}')
+            FROM pg_database WHERE datname IN ({listed([one["name"] for one in databases])})));
+"""  # noqa: S608 (every name goes through literal())
+
+
+SCHEMA_QUERY = """
+SELECT json_build_object('database', current_database(),
+  'public', to_regnamespace('public') IS NOT NULL
+            AND has_schema_privilege('public', to_regnamespace('public'), 'CREATE'));
+"""
+
+
+def connect(database: str) -> str:
+    """psql's command to go on in another database."""
+    return f"\\connect {identifier(database)}\n"
+
+
+def plan_roles(users: Sequence[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(what it does, SQL) for each role that is not as wished."""
+    result = []
+    for user in users:
+        name, limit = user["name"], int(user["connection_limit"])
+        present = found.get(name)
+        same_password = present is not None and password_matches(user["password"], present["password"])
+        if present and present["login"] and present["limit"] == limit and not present["powers"] and same_password:
+            continue
+        verb = "ALTER" if present else "CREATE"
+        sql = (
+            f"{verb} ROLE {identifier(name)} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS "
+            f"CONNECTION LIMIT {limit}"
+        )
+        if not same_password:
+            sql += f" PASSWORD {literal(scram_verifier(user['password']))}"
+        what = "set the password of" if present and not same_password else "change" if present else "create"
+        result.append((f"{what} role {name}", sql + ";\n"))
+    return result
+
+
+def plan_databases(
+    databases: Sequence[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]], roles: Sequence[str]
+) -> list[tuple[str, str]]:
+    """(what it does, SQL) for each database that is not as wished; what cannot be changed is refused."""
+    result = []
+    for database in databases:
+        name, owner, limit = database["name"], database["owner"], int(database["connection_limit"])
+        if owner not in roles:
+            raise ServerError(
+                f"postgresql_databases: the owner '{owner}' of '{name}' does not exist; add it to postgresql_users"
+            )
+        present = found.get(name)
+        if present and present["encoding"] != "UTF8":
+            raise ServerError(
+                f"the database '{name}' exists with encoding {present['encoding']}, which cannot hold every text; "
+                "nothing was changed: dump it, drop it, run this again and load the dump"
+            )
+        if not present:
+            result.append(
+                (
+                    f"create database {name}",
+                    f"CREATE DATABASE {identifier(name)} OWNER {identifier(owner)} TEMPLATE template0 "
+                    f"ENCODING 'UTF8' LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8' CONNECTION LIMIT {limit};\n",
+                )
+            )
+        elif present["owner"] != owner:
+            result.append(
+                (
+                    f"give database {name} to {owner}",
+                    f"ALTER DATABASE {identifier(name)} OWNER TO {identifier(owner)};\n",
+                )
+            )
+        if present and present["limit"] != limit:
+            result.append(
+                (
+                    f"limit the connections of database {name}",
+                    f"ALTER DATABASE {identifier(name)} CONNECTION LIMIT {limit};\n",
+                )
+            )
+        if not present or present["public"]:
+            result.append(
+                (f"close database {name} to others", f"REVOKE ALL ON DATABASE {identifier(name)} FROM PUBLIC;\n")
+            )
+    return result

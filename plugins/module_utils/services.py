@@ -1,0 +1,518 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The systemd services of one host, converged from what runs, not from what just changed. Runs on the host.
+
+A service is converged when it was started with the hash that is on disk. One with an instance exists in two colours: a change
+starts the idle colour, proves it healthy and only then lets the other finish its tasks, for as long as they take.
+"""
+
+from __future__ import annotations
+
+import calendar
+import concurrent.futures
+import glob
+import http.client
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.windfarm.airflow.plugins.module_utils.host_files import write
+
+UNITS = "/etc/systemd/system"
+DRAINED = "/etc/airflow/drained"
+PROBE = "/usr/local/lib/airflow/probe.py"
+MARKER = "# windfarm.airflow: "
+RUNNING = "/run/airflow"
+COLOURS = ("a", "b")
+PROPERTIES = (
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "MainPID",
+    "NeedDaemonReload",
+    "NRestarts",
+    "ControlGroup",
+    "ExecMainStartTimestamp",
+)
+# A unit that systemd has restarted this often since it was started will not come up by waiting.
+CRASHES = 3
+_ENVIRONMENT = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)="(.*)"$')
+
+
+class ServicesError(Exception):
+    """What could not be done, with the cure."""
+
+
+def read_environment(path: str) -> dict[str, str]:
+    """An EnvironmentFile as this collection writes it; empty where there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = [_ENVIRONMENT.match(line.rstrip("\n")) for line in file]
+    except FileNotFoundError:
+        return {}
+    return {match[1]: re.sub(r'\\(["\\`$])', r"\1", match[2]) for match in found if match}
+
+
+def read_hash(path: str) -> str:
+    """The hash in a file; empty where there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def running_hash(unit: str) -> str:
+    """The hash that an active unit was started with: it copies it there before its main process."""
+    return read_hash(f"{RUNNING}/{unit}")
+
+
+def since(timestamp: str) -> float:
+    """systemd's timestamp, in UTC (systemctl is run with TZ=UTC), as seconds; 0 when there is none."""
+    try:
+        return float(calendar.timegm(time.strptime(timestamp, "%a %Y-%m-%d %H:%M:%S UTC")))
+    except ValueError:
+        return 0.0
+
+
+def systemctl(*arguments: str) -> str:
+    done = subprocess.run(
+        ["systemctl", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TZ": "UTC", "LC_ALL": "C.UTF-8"},
+    )
+    if done.returncode:
+        raise ServicesError(f"systemctl {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def show(units: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Properties of each unit, by its name."""
+    if not units:
+        return {}
+    text = systemctl("show", f"--property={','.join(PROPERTIES)}", *units)
+    found = (dict(line.partition("=")[::2] for line in part.splitlines()) for part in text.split("\n\n") if part)
+    return {properties["Id"]: properties for properties in found}
+
+
+def running_tasks(control_group: str) -> list[str]:
+    """What the task supervisors in a control group work on, from their process titles."""
+    tasks = []
+    for path in glob.glob(f"/sys/fs/cgroup{control_group}/**/cgroup.procs", recursive=True) if control_group else []:
+        with open(path, encoding="ascii") as file:
+            pids = file.read().split()
+        for pid in pids:
+            try:
+                with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+                    title = file.read().replace("\0", " ").strip()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if title.startswith("airflow supervisor:"):
+                tasks.append(title.partition(":")[2].strip())
+    return sorted(tasks)
+
+
+def journal(unit: str, lines: int = 12) -> str:
+    done = subprocess.run(
+        ["journalctl", "--unit", unit, "--lines", str(lines), "--output", "cat", "--no-pager"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip()
+
+
+def ask_http(health: Mapping[str, Any]) -> tuple[bool, str]:
+    connection = http.client.HTTPConnection(str(health["address"]), int(health["port"]), timeout=5)
+    try:
+        connection.request("GET", health["path"])
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return False, f"port {health['port']}: {error}"
+    finally:
+        connection.close()
+    return status == int(health["status"]), f"port {health['port']}: HTTP status {status}"
+
+
+def ask_probe(python: str, question: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[bool, str]:
+    try:
+        done = subprocess.run(
+            [python, "-I", PROBE],
+            input=json.dumps(question),
+            env={"PATH": "/usr/bin:/bin", **environment},
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        answer = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        return False, f"the probe gave no answer: {error}"
+    return answer["ok"], answer["detail"]
+
+
+class Host:
+    """The services that this host should run, those that it runs, and the way from one to the other."""
+
+    def __init__(
+        self,
+        services: Sequence[Mapping[str, Any]],
+        hashes: Mapping[str, str],
+        python: str,
+        health_timeout: float,
+        drain_timeout: float,
+        restart: str,
+        check: bool,
+    ) -> None:
+        self.services = services
+        self.hashes = hashes
+        self.python = python
+        self.health_timeout = health_timeout
+        self.drain_timeout = drain_timeout
+        self.restart = restart
+        self.check = check
+        self.actions: list[str] = []
+        self.notes: list[str] = []
+        self._enable: list[str] = []
+        self._disable: list[str] = []
+
+    # What is wanted --------------------------------------------------------
+
+    def wanted_hash(self, service: Mapping[str, Any]) -> str:
+        """What check mode computed but did not write, else what is on disk."""
+        return self.hashes.get(service["service"], "") or read_hash(f"{service['config']}/hash")
+
+    def units(self, service: Mapping[str, Any]) -> list[str]:
+        if service["instance"]:
+            return [f"{service['service']}-{colour}.service" for colour in COLOURS]
+        return [f"{service['service']}.service"]
+
+    # Doing ------------------------------------------------------------------
+
+    def act(self, action: str, *command: str) -> None:
+        self.actions.append(action)
+        if command and not self.check:
+            systemctl(*command)
+
+    def reload_if_stale(self) -> None:
+        """Also after a run that died between writing the units and this."""
+        units = [unit for service in self.services for unit in self.units(service)]
+        found = show(units)
+        stale = any(
+            properties["NeedDaemonReload"] == "yes"
+            or (properties["LoadState"] == "not-found" and os.path.exists(f"{UNITS}/{unit}"))
+            for unit, properties in found.items()
+        )
+        if stale and not self.check:
+            systemctl("daemon-reload")
+
+    def converge(self) -> None:
+        if not self.check:
+            self.reload_if_stale()
+        state = show([unit for service in self.services for unit in self.units(service)])
+        plain = [service for service in self.services if not service["instance"]]
+        coloured = [service for service in self.services if service["instance"]]
+        started = [self.start_plain(service, state) for service in plain]
+        chosen = [(service, self.start_colour(service, state)) for service in coloured]
+        waiting = [(service, unit) for service, unit in [*zip(plain, started), *chosen] if unit and not self.check]
+        failed = self.wait_healthy(waiting)
+        for service, unit in chosen:
+            if unit:
+                self.finish_colours(service, unit, state, failed.get(unit))
+        self.apply_enablement()
+        if failed:
+            raise ServicesError("\n".join(failed.values()))
+
+    def start_plain(self, service: Mapping[str, Any], state: Mapping[str, Mapping[str, str]]) -> str:
+        (unit,) = self.units(service)
+        properties = state.get(unit, {})
+        wanted = self.wanted_hash(service)
+        active = properties.get("ActiveState") in ("active", "activating", "reloading")
+        current = running_hash(unit) == wanted
+        if not active:
+            self.act(f"start {unit}", "start", "--no-block", unit)
+        elif not current:
+            self.act(f"restart {unit}", "restart", "--no-block", unit)
+        self.enable(unit, properties)
+        return unit
+
+    def enable(self, unit: str, properties: Mapping[str, str]) -> None:
+        if properties.get("UnitFileState") != "enabled":
+            self.actions.append(f"enable {unit}")
+            self._enable.append(unit)
+
+    def disable(self, unit: str, properties: Mapping[str, str]) -> None:
+        if properties.get("UnitFileState") == "enabled":
+            self.actions.append(f"disable {unit}")
+            self._disable.append(unit)
+
+    def apply_enablement(self) -> None:
+        """In two calls for all units: each makes systemd read all its files again."""
+        if self.check:
+            return
+        if self._enable:
+            systemctl("--quiet", "enable", *self._enable)
+            targets = [unit for unit in self._enable if unit.endswith(".target")]
+            if targets:
+                systemctl("start", *targets)
+        if self._disable:
+            systemctl("--quiet", "disable", *self._disable)
+
+    # Colours ----------------------------------------------------------------
+
+    def start_colour(self, service: Mapping[str, Any], state: Mapping[str, Mapping[str, str]]) -> str:
+        """The unit that is to serve: the one that already has this hash, else the idle one, started."""
+        wanted = self.wanted_hash(service)
+        found = {colour: state.get(unit, {}) for colour, unit in zip(COLOURS, self.units(service))}
+        unit_of = dict(zip(COLOURS, self.units(service)))
+        for colour, properties in found.items():
+            if properties.get("ActiveState") == "deactivating":
+                self.note_draining(unit_of[colour], properties)
+        if os.path.exists(DRAINED):
+            self.notes.append(f"{service['service']} is drained ({DRAINED}) and is left so")
+            return ""
+        up = [c for c in COLOURS if found[c].get("ActiveState") in ("active", "activating")]
+        for colour in up:
+            if running_hash(unit_of[colour]) == wanted:
+                return unit_of[colour]
+        if up and self.restart == "wait":
+            self.drain_and_wait(unit_of[up[0]])
+            idle = up[0]
+        else:
+            idle = self.idle_colour(service, found, unit_of, up)
+        self.materialise(service, idle)
+        self.act(f"start {unit_of[idle]}", "start", "--no-block", unit_of[idle])
+        return unit_of[idle]
+
+    def idle_colour(
+        self,
+        service: Mapping[str, Any],
+        found: Mapping[str, Mapping[str, str]],
+        unit_of: Mapping[str, str],
+        up: Sequence[str],
+    ) -> str:
+        free = [c for c in COLOURS if found[c].get("ActiveState") not in ("active", "activating", "deactivating")]
+        if free:
+            enabled = [c for c in free if found[c].get("UnitFileState") == "enabled"]
+            return (enabled or free)[0]
+        # A third generation waits for the first to end.
+        draining = [c for c in COLOURS if c not in up]
+        self.actions.append(f"wait for {unit_of[draining[0]]} to finish its tasks")
+        if not self.check:
+            self.wait_inactive([unit_of[c] for c in draining])
+            ended = show([unit_of[c] for c in draining])
+            draining = [c for c in draining if ended[unit_of[c]]["ActiveState"] not in ("active", "deactivating")]
+        return draining[0]
+
+    def note_draining(self, unit: str, properties: Mapping[str, str]) -> None:
+        tasks = running_tasks(properties.get("ControlGroup", ""))
+        named = f": {', '.join(tasks)}" if tasks else ""
+        self.notes.append(f"{unit} finishes {len(tasks)} running tasks{named}")
+
+    def drain_and_wait(self, unit: str) -> None:
+        self.act(f"stop {unit} and wait for its tasks", "stop", "--no-block", unit)
+        if not self.check:
+            self.wait_inactive([unit])
+
+    def wait_inactive(self, units: Sequence[str]) -> None:
+        """Until one of the units has ended."""
+        deadline = time.monotonic() + self.drain_timeout
+        while True:
+            found = show(units)
+            if any(one["ActiveState"] not in ("active", "deactivating") for one in found.values()):
+                return
+            if time.monotonic() > deadline:
+                tasks = [task for one in found.values() for task in running_tasks(one["ControlGroup"])]
+                raise ServicesError(
+                    f"{', '.join(units)} still runs {len(tasks)} tasks after airflow_drain_timeout ({self.drain_timeout:.0f} s): "
+                    f"{', '.join(tasks) or 'none named'}. Nothing was stopped by force; run again later, or raise the time-out"
+                )
+            time.sleep(2)
+
+    def materialise(self, service: Mapping[str, Any], colour: str) -> None:
+        """The colour's own unit, configuration and environment: the other colour keeps the ones that it runs with."""
+        if self.check:
+            return
+        for name, mode in (("airflow.cfg", "0644"), ("environment", "0600"), ("hash", "0600"), ("unit", "0644")):
+            with open(f"{service['config']}/{name}", encoding="utf-8") as file:
+                content = (
+                    file.read()
+                    .replace("@COLOUR@", colour)
+                    .replace(f'"{service["config"]}/airflow.cfg"', f'"{service["config"]}-{colour}/airflow.cfg"')
+                )
+            target = f"{service['config']}-{colour}/{name}"
+            if name == "unit":
+                target = f"{UNITS}/{service['service']}-{colour}.service"
+            write(target, content, {"mode": mode})
+        systemctl("daemon-reload")
+
+    def finish_colours(
+        self, service: Mapping[str, Any], serving: str, state: Mapping[str, Mapping[str, str]], failure: str | None
+    ) -> None:
+        others = [unit for unit in self.units(service) if unit != serving]
+        if failure:
+            before = state.get(serving, {}).get("ActiveState")
+            # The new colour never worked: the old one goes on serving as if nothing had been tried.
+            if before not in ("active", "activating") and any(
+                state.get(unit, {}).get("ActiveState") == "active" for unit in others
+            ):
+                self.act(f"stop {serving}", "stop", serving)
+            return
+        self.enable(serving, state.get(serving, {}))
+        target = target_of(service["service"])
+        if not self.check:
+            self.enable(target, show([target])[target])
+        for unit in others:
+            properties = state.get(unit, {})
+            if properties.get("ActiveState") in ("active", "activating"):
+                # SIGTERM to the main process: no new tasks, the running ones finish, however long that takes.
+                self.act(f"let {unit} finish its tasks and stop", "stop", "--no-block", unit)
+            self.disable(unit, properties)
+
+    # Health -----------------------------------------------------------------
+
+    def wait_healthy(self, waiting: Sequence[tuple[Mapping[str, Any], str]]) -> dict[str, str]:
+        """Proof that each serves, all side by side; the failures by unit."""
+        if not waiting:
+            return {}
+        deadline = time.monotonic() + self.health_timeout
+        with concurrent.futures.ThreadPoolExecutor(max_workers=len(waiting)) as pool:
+            outcomes = pool.map(lambda pair: self.wait_one(pair[0], pair[1], deadline), waiting)
+            return {unit: failure for (_service, unit), failure in zip(waiting, outcomes) if failure}
+
+    def wait_one(self, service: Mapping[str, Any], unit: str, deadline: float) -> str:
+        wanted = self.wanted_hash(service)
+        detail = ""
+        while True:
+            properties = show([unit])[unit]
+            running = properties["ActiveState"] == "active" and running_hash(unit) == wanted
+            if running:
+                healthy, detail = self.ask(service, unit, properties)
+                if healthy:
+                    return ""
+            else:
+                detail = f"{properties['ActiveState']} ({properties['SubState']})"
+            crashed = int(properties["NRestarts"] or 0) >= CRASHES and not running
+            if crashed or time.monotonic() > deadline:
+                slow = f"is not healthy after {self.health_timeout:.0f} s (airflow_health_timeout)"
+                why = f"was restarted {properties['NRestarts']} times" if crashed else slow
+                return f"{unit} {why}: {detail}. Its journal ends:\n{journal(unit)}"
+            time.sleep(0.5)
+
+    def ask(self, service: Mapping[str, Any], unit: str, properties: Mapping[str, str]) -> tuple[bool, str]:
+        health = service["health"]
+        if health["kind"] == "http":
+            return ask_http(health)
+        colour = unit.rpartition(".")[0][-1]
+        config = f"{service['config']}-{colour}" if service["instance"] else service["config"]
+        question = {**health, "since": since(properties["ExecMainStartTimestamp"])}
+        if "name" in health:
+            question["name"] = health["name"].replace("@COLOUR@", colour)
+        return ask_probe(self.python, question, read_environment(f"{config}/environment"))
+
+    # Leaving ----------------------------------------------------------------
+
+    def leaving(self) -> list[str]:
+        """Units of ours on this host that no group of it asks for any more."""
+        wanted = {unit for service in self.services for unit in self.units(service)}
+        return [unit for unit in own_units() if unit not in wanted]
+
+    def remove(self, catalog: Mapping[str, Mapping[str, Any]], peers: Mapping[str, Sequence[str]]) -> None:
+        state = show(self.leaving())
+        # The log server goes last: while a worker finishes its tasks, their logs stay readable.
+        for unit in sorted(state, key=lambda one: one == "airflow-logs.service"):
+            self.remove_unit(unit, state[unit], catalog, peers)
+        self.apply_enablement()
+        if state and not self.check:
+            systemctl("daemon-reload")
+
+    def remove_unit(
+        self,
+        unit: str,
+        properties: Mapping[str, str],
+        catalog: Mapping[str, Mapping[str, Any]],
+        peers: Mapping[str, Sequence[str]],
+    ) -> None:
+        stem, colour = split_unit(unit)
+        name = stem.partition("@")[0].replace("airflow-", "", 1).replace("-", "_")
+        config = f"/etc/airflow/{stem.replace('airflow-', '', 1)}"
+        own = f"{config}-{colour}" if colour else config
+        active = properties["ActiveState"] in ("active", "activating")
+        if active:
+            health = dict(catalog.get(name, {}).get("health", {}))
+            if "name" in health:
+                health["name"] = health["name"].replace("@COLOUR@", colour)
+            problem = last_of_its_kind(self.python, name, health, peers.get(name, []), own)
+            if problem:
+                raise ServicesError(f"{unit} is to leave this host, but {problem}. It was left as it is")
+        self.disable(unit, properties)
+        waits = name == "logs" and any("finishes" in note or "removed by a later run" in note for note in self.notes)
+        if waits or (colour and (active or properties["ActiveState"] == "deactivating")):
+            if colour and active:
+                self.act(f"let {unit} finish its tasks and stop", "stop", "--no-block", unit)
+            elif colour:
+                self.note_draining(unit, properties)
+            self.notes.append(f"{unit} is removed by a later run, when its host's tasks have ended")
+            return
+        self.act(f"stop and remove {unit}", "stop", unit)
+        if self.check:
+            return
+        self.apply_enablement()
+        self._disable = []
+        paths = [f"{UNITS}/{unit}", own]
+        if not any(split_unit(other)[0] == stem for other in own_units() if other != unit):
+            paths += [config, f"{UNITS}/{target_of(stem)}"]
+        for path in paths:
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            elif os.path.exists(path):
+                os.unlink(path)
+
+
+def target_of(service: str) -> str:
+    """The target that people stop and start instead of a colour."""
+    return f"{service.partition('@')[0]}.target"
+
+
+def own_units() -> list[str]:
+    """Unit files that this collection wrote for components."""
+    units = []
+    for path in sorted(glob.glob(f"{UNITS}/airflow-*.service")):
+        with open(path, encoding="utf-8") as file:
+            if any(line.startswith(MARKER) for line in file):
+                units.append(os.path.basename(path))
+    return units
+
+
+def split_unit(unit: str) -> tuple[str, str]:
+    """Name without colour, and the colour, of a unit."""
+    found = re.fullmatch(r"(airflow-.+@.+)-([ab])\.service", unit)
+    return (found[1], found[2]) if found else (unit.rpartition(".")[0], "")
+
+
+def last_of_its_kind(
+    python: str,
+    name: str,
+    health: Mapping[str, Any],
+    peers: Iterable[str],
+    config: str,
+    probe: Callable[[str, Mapping[str, Any], Mapping[str, str]], tuple[bool, str]] = ask_probe,
+) -> str:
+    """Why a component may not leave: no other host is seen to run it. Empty when one is, or when none is needed."""
+    if name in ("flower", "logs"):
+        return ""
+    if health.get("kind") == "http":
+        asked = [ask_http({**health, "address": peer}) for peer in peers]
+        alive = any(ok for ok, _detail in asked)
+    else:
+        alive, _detail = probe(python, {**health, "others": True}, read_environment(f"{config}/environment"))
+    return "" if alive else f"no other host runs a {name.replace('_', ' ')} that answers; let the new one start first"

@@ -1,0 +1,163 @@
+#!/usr/bin/python
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: airflow_database
+short_description: Brings Airflow's metadata database to the schema of a release
+version_added: 0.1.0
+description:
+  - Waits for PostgreSQL, migrates when a migration is pending (Airflow's own and FAB's), and keeps one admin user as declared.
+  - Looks by SQL first and starts Airflow only when there is something to do, once for all of it.
+  - Refuses a database whose schema is newer than the release.
+options:
+  release:
+    description: Folder of the release on this host that the database is migrated to. Needed for O(state=migrated).
+    type: path
+  migrations:
+    description: Return value C(migrations) of M(windfarm.airflow.airflow_release) of another host, for O(state=verified).
+    type: dict
+    default: {}
+  state:
+    description: V(migrated) brings the database up to date; V(verified) only reads, and fails when it is not.
+    type: str
+    choices: [migrated, verified]
+    default: migrated
+  wait:
+    description: Seconds to wait for PostgreSQL.
+    type: int
+    default: 120
+  admin:
+    description: A user with role Admin. The password is compared with its hash and only written when it differs.
+    type: dict
+    suboptions:
+      username:
+        description: Name to log in with.
+        type: str
+        required: true
+      email:
+        description: Address, unique among the users; used when the user is created.
+        type: str
+        required: true
+      password:
+        description: Password.
+        type: str
+        required: true
+  resource_check:
+    description: What too little memory, processors or disk leads to.
+    type: str
+    choices: [enforce, warn, skip]
+    default: skip
+  minimum:
+    description: What this host must have, by C(memory_mb), C(processors) and C(disk_mb).
+    type: dict
+    default: {}
+author: windfarm.airflow contributors
+attributes:
+  check_mode:
+    description: Can run in check mode and predict changes, also where nothing is installed yet.
+    support: full
+  diff_mode:
+    description: Says which schema changes and what of the admin user, never the password.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Migrate the database
+  windfarm.airflow.airflow_database:
+    release: /opt/airflow/releases/3.3.2-1f0c2b9d4e
+    admin:
+      username: admin
+      email: admin@example.com
+      password: "{{ airflow_admin_password }}"
+"""
+
+RETURN = r"""
+pending:
+  description: Tables of revisions that were behind the release before this run.
+  returned: success
+  type: list
+  elements: str
+  sample: [alembic_version]
+admin:
+  description: What of the admin user was not as declared before this run.
+  returned: success
+  type: list
+  elements: str
+  sample: [password]
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.windfarm.airflow.plugins.module_utils.database import (
+    Database,
+    DatabaseError,
+    admin_wrong,
+    judge,
+    shortages,
+)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "release": {"type": "path"},
+            "migrations": {"type": "dict", "default": {}},
+            "state": {"type": "str", "choices": ["migrated", "verified"], "default": "migrated"},
+            "wait": {"type": "int", "default": 120},
+            "admin": {
+                "type": "dict",
+                "options": {
+                    "username": {"type": "str", "required": True},
+                    "email": {"type": "str", "required": True},
+                    "password": {"type": "str", "required": True, "no_log": True},
+                },
+            },
+            "resource_check": {"type": "str", "choices": ["enforce", "warn", "skip"], "default": "skip"},
+            "minimum": {"type": "dict", "default": {}},
+        },
+        required_if=[("state", "migrated", ("release",)), ("state", "verified", ("migrations",))],
+        supports_check_mode=True,
+    )
+    parameters = module.params
+    admin = parameters["admin"]
+    if parameters["resource_check"] != "skip":
+        for shortage in shortages(parameters["minimum"], parameters["release"]):
+            if parameters["resource_check"] == "enforce":
+                module.fail_json(msg=f"this host has too little: {shortage}. Give it more, or set airflow_resource_check: warn")
+            module.warn(f"this host has too little: {shortage}")
+    database = Database(parameters["release"])
+    verified = parameters["state"] == "verified"
+    if module.check_mode and not database.prepared():
+        # What would be asked is not installed yet.
+        module.exit_json(changed=not verified, pending=["everything"], admin=["user"] if admin else [])
+    try:
+        migrations = database.migrations()
+        migrations = parameters["migrations"] or migrations
+        found = database.wait(admin, parameters["wait"])
+        pending = judge(found["revisions"], migrations)
+        wrong = admin_wrong(found["admin"]) if admin else []
+        if verified and pending:
+            raise DatabaseError(
+                "the database does not have the schema of this release yet; include this scheduler host in the run (--limit)"
+            )
+        if (pending or wrong) and not module.check_mode:
+            database.apply(bool(pending), admin if wrong else None)
+    except (DatabaseError, OSError, KeyError) as error:
+        module.fail_json(msg=str(error))
+    before = "".join(f"{table} {', '.join(found['revisions'].get(table, [])) or 'absent'}\n" for table in pending)
+    after = "".join(f"{table} {', '.join(migrations[table]['heads'])}\n" for table in pending)
+    module.exit_json(
+        changed=bool(pending or wrong),
+        pending=pending,
+        admin=wrong,
+        diff={
+            "before": before + "".join(f"admin {name}: other\n" for name in wrong),
+            "after": after + "".join(f"admin {name}: as declared\n" for name in wrong),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

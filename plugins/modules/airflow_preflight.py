@@ -1,0 +1,54 @@
+#!/usr/bin/python
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: airflow_preflight
+short_description: Find every mistake of an inventory or its hosts before anything is changed
+version_added: 1.0.0
+description:
+  - Collects all problems, prints them as one list with a cure for each, and fails if there are any. Changes nothing.
+  - Run it once per play, with C(run_once).
+options:
+  check:
+    description:
+      - V(inventory) checks groups, addresses, secrets, locks and settings of the whole inventory, whatever
+        C(--limit) says, without a connection.
+      - V(hosts) checks the gathered facts of the play's hosts, and whether a host that is needed did not answer.
+    type: str
+    choices: [inventory, hosts]
+    required: true
+  facts:
+    description: Name of the variable that the task which gathered facts has registered.
+    type: str
+    default: __airflow_preflight_facts
+attributes:
+  check_mode:
+    description: Changes nothing in either mode.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+  action:
+    description: Runs on the controller, without a connection.
+    support: full
+author:
+  - windfarm.airflow contributors
+"""
+
+EXAMPLES = r"""
+- name: Find every mistake in the inventory
+  windfarm.airflow.airflow_preflight:
+    check: inventory
+  run_once: true
+"""
+
+RETURN = r"""
+secrets_file:
+  description: The file of secrets that the plays must read by themselves; empty if Ansible does.
+  returned: success
+  type: str
+  sample: ""
+"""

@@ -1,0 +1,186 @@
+#!/usr/bin/python
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: airflow_services
+short_description: Converges the systemd services of Airflow's components on a host
+version_added: 0.1.0
+description:
+  - Starts what is stopped, restarts what runs with something else than what is on disk, and waits until each service is proven
+    healthy, all of the host side by side.
+  - Looks at what runs, not at what just changed, so a run after an interrupted one ends in the same state.
+  - A service with an instance is never restarted in place. Its idle colour is started and proven first; the other then finishes
+    its tasks, for as long as they take, and nothing waits for it.
+  - Starts no Airflow process but the services themselves.
+options:
+  services:
+    description: The services that this host runs.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the component.
+        type: str
+        required: true
+      service:
+        description: Name of the unit without suffix and colour.
+        type: str
+        required: true
+      config:
+        description: Folder of its configuration.
+        type: path
+        required: true
+      instance:
+        description: Name of the instance; not empty means two colours.
+        type: str
+        default: ""
+      health:
+        description: How it is asked whether it works; kind is http, job or celery.
+        type: dict
+        required: true
+  hashes:
+    description: Return value C(hashes) of M(windfarm.airflow.airflow_files), so that check mode sees what it did not write.
+    type: dict
+    default: {}
+  python:
+    description: Interpreter of the release, which the probe runs with.
+    type: path
+    required: true
+  state:
+    description:
+      - V(converged) brings the services of this host up; those that no group asks for any more are returned as RV(leaving).
+      - V(removed) removes those, a worker after its tasks have ended. It refuses the last of its kind.
+    type: str
+    choices: [converged, removed]
+    default: converged
+  health_timeout:
+    description: Seconds until a service must be healthy.
+    type: int
+    default: 180
+  drain_timeout:
+    description: Seconds to wait for running tasks where that cannot be avoided, that is for a third generation.
+    type: int
+    default: 3600
+  restart:
+    description: V(overlap) starts the new colour beside the old one, V(wait) after the old one has finished its tasks.
+    type: str
+    choices: [overlap, wait]
+    default: overlap
+  catalog:
+    description: All components with their health, for O(state=removed).
+    type: dict
+    default: {}
+  peers:
+    description: Addresses of the hosts of each component, for O(state=removed).
+    type: dict
+    default: {}
+author: windfarm.airflow contributors
+attributes:
+  check_mode:
+    description: Can run in check mode and predict changes.
+    support: full
+  diff_mode:
+    description: Lists what is done to which unit.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Run the scheduler
+  windfarm.airflow.airflow_services:
+    python: /opt/airflow/releases/3.3.2-1f0c2b9d4e/bin/python
+    services:
+      - name: scheduler
+        service: airflow-scheduler
+        config: /etc/airflow/scheduler
+        health:
+          kind: job
+          job_type: SchedulerJob
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or in check mode would be, in this order.
+  returned: always
+  type: list
+  elements: str
+  sample: ["start airflow-worker@default-b.service", "let airflow-worker@default-a.service finish its tasks and stop"]
+notes:
+  description: What is as it should be but worth knowing, such as a colour that still finishes its tasks.
+  returned: always
+  type: list
+  elements: str
+leaving:
+  description: Units on this host that no group asks for any more.
+  returned: always
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.windfarm.airflow.plugins.module_utils.services import Host, ServicesError
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "services": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "service": {"type": "str", "required": True},
+                    "config": {"type": "path", "required": True},
+                    "instance": {"type": "str", "default": ""},
+                    "health": {"type": "dict", "required": True},
+                },
+            },
+            "hashes": {"type": "dict", "default": {}},
+            "python": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["converged", "removed"], "default": "converged"},
+            "health_timeout": {"type": "int", "default": 180},
+            "drain_timeout": {"type": "int", "default": 3600},
+            "restart": {"type": "str", "choices": ["overlap", "wait"], "default": "overlap"},
+            "catalog": {"type": "dict", "default": {}},
+            "peers": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    parameters = module.params
+    host = Host(
+        services=parameters["services"],
+        hashes=parameters["hashes"],
+        python=parameters["python"],
+        health_timeout=parameters["health_timeout"],
+        drain_timeout=parameters["drain_timeout"],
+        restart=parameters["restart"],
+        check=module.check_mode,
+    )
+    problem = None
+    try:
+        if parameters["state"] == "removed":
+            host.remove(parameters["catalog"], parameters["peers"])
+        else:
+            host.converge()
+    except (ServicesError, OSError) as error:
+        problem = str(error)
+    answer = {
+        "changed": bool(host.actions),
+        "actions": host.actions,
+        "notes": host.notes,
+        "leaving": host.leaving(),
+        "diff": {"before": "", "after": "".join(f"{action}\n" for action in host.actions)},
+    }
+    if problem:
+        module.fail_json(msg=problem, **answer)
+    for note in host.notes:
+        module.warn(note)
+    module.exit_json(**answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The life cycle on a host that runs everything, and what only such a host can show: components kept apart, and a
+reboot under load."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from api import FINISHED, Airflow, ApiError, wait
+from conftest import Shipment
+from inventory import Inventory
+from test_site import *  # noqa: F403  the same tests, collected here as well
+
+
+@pytest.fixture(scope="module")
+def single(inventory: Inventory) -> str:
+    if not inventory.plan["single"]:
+        pytest.skip("the inventory has more than one host")
+    return inventory.members["worker"][0]
+
+
+def test_a_task_can_read_no_other_components_files_or_environment(single: str, inventory: Inventory) -> None:
+    """As the operating system's user of the tasks, so whatever a task does."""
+    pids = {
+        unit: inventory.run(single, "systemctl", "show", "-P", "MainPID", unit)
+        for unit in ("airflow-scheduler", "airflow-webserver", "airflow-triggerer", "airflow-dag-processor")
+    }
+    targets = [f"/proc/{pid}/environ" for pid in pids.values()]
+    targets += inventory.run(single, "find", "/etc/airflow", "-name", "environment").splitlines()
+    targets += ["/var/lib/airflow/scheduler", "/var/log/airflow/scheduler"]
+    assert all(pid != "0" for pid in pids.values()) and len(targets) > 8
+    for target in targets:
+        inventory.run(single, "test", "-e", target)
+        opened = f"(ls '{target}/' || cat '{target}') >/dev/null 2>&1 && echo open || echo closed"
+        assert inventory.run(single, "runuser", "-u", "airflow-worker", "--", "sh", "-c", opened) == "closed", target
+
+
+def test_a_task_survives_a_reboot(single: str, inventory: Inventory, airflow: Airflow, shipment: Shipment) -> None:
+    if not shipment.marker:
+        shipment.ship("reboot")
+    wait("the DAG is known", 60, lambda: airflow.dag("life_cycle") and shipment.marker in airflow.source("life_cycle"))
+    run_id = airflow.trigger("life_cycle", {"seconds": 60})
+
+    def slow() -> dict[str, object]:
+        (task,) = (each for each in airflow.tasks("life_cycle", run_id) if each["task_id"] == "slow")
+        return task
+
+    wait("the task runs", 60, lambda: slow()["state"] == "running")
+    booted = inventory.run(single, "systemctl", "show", "-P", "UserspaceTimestamp")
+    inventory.run(single, "systemctl", "reboot", check=False)
+
+    def back() -> bool:
+        try:
+            return inventory.run(single, "systemctl", "show", "-P", "UserspaceTimestamp", check=False) not in (
+                "",
+                booted,
+            )
+        except subprocess.TimeoutExpired:
+            return False
+
+    # It waits for the task, so this takes as long as the task does.
+    wait("the host has rebooted", 180, back, interval=2)
+
+    def ended() -> str:
+        try:
+            state = str(airflow.run("life_cycle", run_id)["state"])
+        except ApiError:
+            return ""
+        return state if state in FINISHED else ""
+
+    assert wait("the run has ended", 240, ended, interval=2) == "success"
+    assert slow()["state"] == "success" and slow()["try_number"] == 1
+    failed = inventory.run(single, "systemctl", "list-units", "--failed", "--plain", "--no-legend", "airflow*")
+    assert not failed, failed

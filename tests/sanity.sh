@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# ansible-test sanity and units in a copy of the checkout, with .venv's ansible-core and, where the machine has a
+# Python for it, with the next one.
+set -eu
+top=$PWD
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+copy=$(tests/copy.sh "$work")
+
+# ansible-test fetches get-pip from its own CI host for each sanity environment; this one has pip from ensurepip.
+mkdir -p ~/.ansible/test/cache
+for name in get_pip_24_2.py get_pip_25_2.py; do
+  [ -e ~/.ansible/test/cache/$name ] || cat > ~/.ansible/test/cache/$name <<'X'
+import ensurepip, os, subprocess, sys
+ensurepip.bootstrap()
+os.environ.pop("PIP_CONFIG_FILE", None)  # ensurepip sets it to /dev/null, so index and certificate settings would be lost
+subprocess.check_call([sys.executable, "-m", "pip", "install", *[a for a in sys.argv[1:] if not a.startswith("--no-")]])
+X
+done
+
+check() { # venv
+  local bin=$top/$1/bin version
+  version=$("$bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  echo "ansible-core $("$bin/python" -c 'import ansible.release as r; print(r.__version__)'), Python $version"
+  (
+    cd "$copy"
+    # ansible-test calls the virtual environment's own tools, and reads no configuration but the collection's.
+    unset ANSIBLE_CONFIG
+    export PATH=$bin:$PATH ANSIBLE_COLLECTIONS_PATH=$top/collections
+    "$bin/ansible-test" sanity --local --python "$version" --color no
+    "$bin/ansible-test" units --local --python "$version" --color no --num-workers 2
+  )
+}
+
+check .venv
+
+next=
+for python in python3.14 python3.13 python3.12 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[2-4].*/bin/python; do
+  if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then next=$python; break; fi
+done
+if [ -z "$next" ]; then
+  echo "no Python 3.12 or newer here: ansible-core 2.21 left out"
+elif .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then
+  echo ".venv has the newest ansible-core already"
+else
+  if [ ! -e .venv-next/ready ] || [ tests/requirements.txt -nt .venv-next/ready ]; then
+    .venv/bin/uv venv -q --clear --python "$next" .venv-next
+    .venv/bin/uv pip install -q --python .venv-next/bin/python -r requirements.txt -r tests/requirements.txt
+    touch .venv-next/ready
+  fi
+  check .venv-next
+fi

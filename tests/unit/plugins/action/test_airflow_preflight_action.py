@@ -1,0 +1,66 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+from typing import Any
+
+import pytest
+from ansible_collections.windfarm.airflow.plugins.action import airflow_preflight, airflow_secrets
+
+
+def check(controller: Any, folder: pathlib.Path, **variables: Any) -> dict[str, Any]:
+    return controller([str(folder / "hosts.yml")]).run(airflow_preflight.ActionModule, {"check": "inventory"}, **variables)
+
+
+def test_a_new_inventory_then_its_secrets(folder: pathlib.Path, controller: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    result = check(controller, folder)
+    assert result == {"failed": True, "changed": False, "msg": "1 problem, no host was changed, see the list above"}
+    assert "  1. airflow_fernet_key, airflow_jwt_secret" in capsys.readouterr().out
+    controller([str(folder / "hosts.yml")]).run(airflow_secrets.ActionModule)
+    # Ansible remembers per process which files of variables a folder has.
+    shutil.copytree(folder, folder / "copy")
+    assert check(controller, folder / "copy") == {"changed": False, "secrets_file": ""}
+
+
+def test_secrets_in_a_file_of_their_own(folder: pathlib.Path, controller: Any, write: Any) -> None:
+    write(folder, {"group_vars/all.yml": "airflow_secrets_file: safe/s.yml\n"})
+    assert check(controller, folder)["failed"]
+    controller([str(folder / "hosts.yml")]).run(airflow_secrets.ActionModule)
+    text = (folder / "safe/s.yml").read_text(encoding="utf-8").replace("airflow_admin_password", "vault_admin")
+    (folder / "safe/s.yml").write_text(text + 'airflow_admin_password: "{{ vault_admin }}"\n', encoding="utf-8")
+    assert check(controller, folder) == {"changed": False, "secrets_file": str(folder / "safe/s.yml")}
+
+
+def test_a_broken_template_is_one_line(
+    folder: pathlib.Path, controller: Any, write: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder, {"group_vars/airflow.yml": 'airflow_config: "{{ not_there }}"\n'})
+    assert check(controller, folder)["failed"]
+    expected = "airflow_config — cannot be evaluated for control1, worker1, worker2: 'not_there' is undefined — correct it"
+    assert expected in capsys.readouterr().out
+
+
+def test_what_the_role_manages_is_known(
+    folder: pathlib.Path, controller: Any, write: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder, {"group_vars/airflow.yml": "airflow_config: {core: {executor: LocalExecutor}}\n"})
+    assert check(controller, folder)["failed"]
+    assert "airflow_config.core.executor — is managed by the role" in capsys.readouterr().out
+
+
+def test_hosts(folder: pathlib.Path, controller: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    found = controller([str(folder / "hosts.yml")])
+    everyone = ["db1", "control1", "worker1", "worker2"]
+    for host in everyone[1:]:
+        facts = {"distribution": "Debian", "distribution_major_version": "12", "architecture": "x86_64"}
+        found.variables.set_host_facts(host, {**facts, "service_mgr": "systemd", "python_version": "3.11.2"})
+    found.variables.set_nonpersistent_facts("db1", {"__airflow_preflight_facts": {"unreachable": True}})
+    plays = {"ansible_play_hosts_all": everyone, "ansible_play_hosts": everyone[1:]}
+    result = found.run(airflow_preflight.ActionModule, {"check": "hosts"}, **plays)
+    assert result["failed"]
+    assert "  1. host db1 — is unreachable and belongs to postgresql, redis" in capsys.readouterr().out
+    plays["ansible_play_hosts_all"] = everyone[1:]
+    assert found.run(airflow_preflight.ActionModule, {"check": "hosts"}, **plays) == {"changed": False, "secrets_file": ""}

@@ -1,0 +1,258 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+import copy
+import pathlib
+from typing import Any
+
+import pytest
+from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock
+from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_preflight import (
+    Inventory,
+    absent_problems,
+    host_problems,
+    inventory_problems,
+    report,
+)
+from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import SECRETS
+
+COLLECTION = str(pathlib.Path(__file__).resolve().parents[4])
+MANAGED = {"core": {"executor": "CeleryExecutor"}, "scheduler": {"enable_health_check": True}}
+GROUPS = {
+    "all": ["db1", "control1", "worker1", "worker2"],
+    "ungrouped": [],
+    "postgresql": ["db1"],
+    "redis": ["db1"],
+    "airflow": ["control1", "worker1", "worker2"],
+    "airflow_scheduler": ["control1"],
+    "airflow_webserver": ["control1"],
+    "airflow_triggerer": ["control1"],
+    "airflow_dag_processor": ["control1"],
+    "airflow_flower": ["control1"],
+    "airflow_worker": ["worker1", "worker2"],
+}
+
+
+def sound() -> Inventory:
+    secrets = {name: make() for name, make in SECRETS.items()}
+    hosts = {
+        host: {"ansible_host": f"192.0.2.{number}", "airflow_version": "3.3.2", **secrets}
+        for number, host in enumerate(GROUPS["all"], 1)
+    }
+    return Inventory(hosts, copy.deepcopy(GROUPS), COLLECTION, MANAGED)
+
+
+def lines(groups: dict[str, Any] | None = None, hosts: dict[str, Any] | None = None, **everywhere: Any) -> list[str]:
+    """The problems of the sound inventory after these changes; None takes away."""
+    inventory = sound()
+    tables: list[tuple[dict[str, Any], dict[str, Any]]] = [(dict(inventory.groups), groups or {})]
+    tables += [(dict(found), {**everywhere, **(hosts or {}).get(host, {})}) for host, found in inventory.hosts.items()]
+    for table, changes in tables:
+        table.update(changes)
+        for name in [name for name, value in table.items() if value is None and changes.get(name, 0) is None]:
+            del table[name]
+    changed = dict(zip(inventory.hosts, (table for table, _changes in tables[1:])))
+    return [str(problem) for problem in inventory_problems(inventory._replace(groups=tables[0][0], hosts=changed))]
+
+
+def test_a_sound_inventory_has_no_problem() -> None:
+    assert lines() == []
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"airflow_flower": None, "airflow_gpu": ["worker2"], "gpu": ["worker2"], "site_a": ["db1"], "redis_metrics": ["db1"]},
+        {name: None for name in GROUPS if name.startswith("airflow")},
+        {name: None for name in GROUPS if name.startswith("airflow") or name == "redis"},
+    ],
+)
+def test_allowed_groups(groups: dict[str, Any]) -> None:
+    assert lines(groups) == []
+
+
+def test_servers_that_exist_already() -> None:
+    assert lines({"postgresql": [], "redis": []}, airflow_database_host="db.example.org", airflow_broker_host="r") == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ({"redis": []}, "group redis — has no host — put a host into it, or set airflow_broker_host"),
+        ({"airflow_worker": None, "airflow_workers": ["worker1", "worker2"]}, "group airflow_workers — is not a group"),
+        ({"airflow_worker": None, "airflow_workers": ["worker1"]}, "did you mean airflow_worker?"),
+        ({"airflow_worker": None, "airflow-worker": ["worker1", "worker2"]}, "did you mean airflow_worker?"),
+        ({"airflow_worker": None}, "group airflow_worker — has no host — put a host into it"),
+        ({"airflow_sheduler": ["control1"]}, "did you mean airflow_scheduler?"),
+        ({"airflow_production_site": ["control1"]}, "known are postgresql, redis, airflow, airflow_scheduler"),
+        ({"postgresql": None, "postgresq": ["db1"]}, "group postgresq — is not a group of this collection — did you mean"),
+        ({"airflow": ["control1"]}, "group airflow_worker — is not a child of group airflow"),
+        ({"airflow": [*GROUPS["airflow"], "db1"]}, "host db1 — is in group airflow, but in no component's group"),
+        (dict.fromkeys(GROUPS), "inventory — no host is in a group of this collection"),
+    ],
+)
+def test_groups(groups: dict[str, Any], expected: str) -> None:
+    assert any(expected in line for line in lines(groups))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        ({"db1": {"ansible_host": "192.0.2.2"}}, "hosts db1, control1 — are one machine, 192.0.2.2 — use one inventory"),
+        ({"db1": {"ansible_host": "control1"}, "control1": {"ansible_host": None}}, "are one machine, control1"),
+        ({"db1": {"airflow_address": "192.0.2.9"}, "worker1": {"airflow_address": "192.0.2.9"}}, "machine, 192.0.2.9"),
+        ({"db1": {"ansible_host": "127.0.0.1"}}, "host db1 — has the address 127.0.0.1, which means another machine"),
+        ({"db1": {"ansible_host": "localhost"}}, "set airflow_address"),
+    ],
+)
+def test_addresses(hosts: dict[str, Any], expected: str) -> None:
+    found = lines(hosts=hosts)
+    assert len(found) == 1 and expected in found[0]
+
+
+def test_two_hosts_behind_one_address() -> None:
+    hosts = {
+        "worker1": {"ansible_host": "192.0.2.9", "ansible_port": 2221, "airflow_address": "192.0.2.31"},
+        "worker2": {"ansible_host": "192.0.2.9", "ansible_port": 2222, "airflow_address": "192.0.2.32"},
+    }
+    assert lines(hosts=hosts) == []
+
+
+def test_one_host_may_be_loopback() -> None:
+    inventory = sound()
+    everything = {name: ["control1"] for name in GROUPS if name != "ungrouped"}
+    one = {"control1": {**inventory.hosts["control1"], "ansible_host": "127.0.0.1"}}
+    assert inventory_problems(inventory._replace(hosts=one, groups=everything)) == []
+
+
+def test_missing_secrets_are_one_line() -> None:
+    found = lines(airflow_jwt_secret=None, airflow_admin_password="")
+    assert len(found) == 1
+    assert found[0].startswith("airflow_jwt_secret, airflow_admin_password — are not defined — run the playbook")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("airflow_admin_password", "change me", "is a placeholder"),
+        ("airflow_broker_password", "CHANGEME-CHANGEME-CHANGEME", "is a placeholder"),
+        ("airflow_broker_password", "<your broker password>", "is a placeholder"),
+        ("airflow_broker_password", "x" * 40, "is a placeholder"),
+        ("airflow_admin_password", "admin_password", "is its own name"),
+        ("airflow_admin_password", "airflow_admin_password", "is its own name"),
+        ("airflow_database_password", "Short-1", "is 7 characters long, at least 16 are needed"),
+        ("airflow_database_password", 1234567890123456789, "is no text but int"),
+        ("airflow_fernet_key", "bm90IDMyIGJ5dGVz", "is no Fernet key"),
+        ("airflow_fernet_key", "ü" * 44 + "=", "is no Fernet key"),
+        ("airflow_jwt_secret", "abcdefgh" * 7, "is 56 bytes long, HS512 needs 64"),
+    ],
+)
+def test_bad_secrets(name: str, value: object, expected: str) -> None:
+    found = lines(**{name: value})
+    assert len(found) == 1 and found[0].startswith(f"{name} — {expected}")
+    assert str(value) not in found[0].replace(name, "") or value in name
+
+
+def test_two_fernet_keys_are_good() -> None:
+    assert lines(airflow_fernet_key=f"{SECRETS['airflow_fernet_key']()},{SECRETS['airflow_fernet_key']()}") == []
+
+
+def test_secrets_must_be_the_same_everywhere() -> None:
+    hosts = {"worker1": {"airflow_broker_password": SECRETS["airflow_broker_password"]()}}
+    assert lines(hosts=hosts)[0].startswith("airflow_broker_password — differs between hosts")
+    assert "is not defined for worker1" in lines(hosts={"worker1": {"airflow_broker_password": None}})[0]
+
+
+def test_version_without_lock() -> None:
+    found = lines(airflow_version="3.9.9")
+    assert len(found) == 1
+    assert found[0].startswith("airflow_version — there is no lock for Airflow 3.9.9 — set one of 3.2.2 (Python 3.11, 3.13), 3")
+    assert lines(airflow_version="3.9.9", airflow_lock_file="/x") == []
+
+
+def test_requirements(tmp_path: pathlib.Path) -> None:
+    here: dict[str, Any] = {"inventory_dir": str(tmp_path), "airflow_requirements": ["pandas>=3"]}
+    assert lines(**here)[0].startswith(f"airflow_requirements — not resolved yet, {tmp_path}/locks/airflow-3.3.2-py3.11.txt")
+    shipped = pathlib.Path(airflow_lock.shipped_lock(COLLECTION, "3.3.2", "3.13")).read_text(encoding="utf-8")
+    (tmp_path / "locks").mkdir()
+    facts: dict[str, Any] = {
+        "airflow": "3.3.2",
+        "python": "3.13",
+        "requirements": ["pandas>=3"],
+        "base": airflow_lock.digest(shipped),
+    }
+    lock = tmp_path / "locks/airflow-3.3.2-py3.13.txt"
+    lock.write_text(airflow_lock.render_header([], facts), encoding="utf-8")
+    assert lines(**here) == []
+    lock.write_text(airflow_lock.render_header([], {**facts, "requirements": ["pandas"]}), encoding="utf-8")
+    assert "was resolved for other requirements — run the playbook" in lines(**here)[0]
+    lock.write_text(airflow_lock.render_header([], {**facts, "base": "0"}), encoding="utf-8")
+    assert "was resolved under another shipped lock" in lines(**here)[0]
+    assert "has no folder" in lines(**{**here, "inventory_dir": "None"})[0]
+    assert "is a text, no list" in lines(airflow_requirements="pandas")[0]
+    assert "is an option" in lines(airflow_requirements=["-r x.txt"])[0]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"airflow_config": "x"}, "airflow_config — is a text, no dictionary — write it as {section"),
+        ({"airflow_config": {"core": "x"}}, "airflow_config.core — is a text, no dictionary"),
+        ({"airflow_config": {"core": {"Executor": "x"}}}, "airflow_config.core.Executor — is managed by the role"),
+        ({"airflow_config": {"core": {"fernet_key": "x"}}}, "is secret — set airflow_fernet_key instead"),
+        ({"airflow_config": {"sentry": {"sentry_dsn": "x"}}}, "is secret — move it to airflow_secret_config"),
+        ({"airflow_secret_config": {"core": {"x": "y"}}}, "airflow_secret_config.core — is no dictionary of dictionaries"),
+        ({"airflow_secret_config": {"all": {"celery": {"broker_url": "y"}}}}, "is managed by the role — set airflow_broker"),
+    ],
+)
+def test_bad_config(variables: dict[str, Any], expected: str) -> None:
+    found = lines(**variables)
+    assert len(found) == 1 and expected in found[0]
+
+
+def test_good_config() -> None:
+    config = {"core": {"parallelism": 64}, "sentry": None}
+    assert lines(airflow_config=config, airflow_secret_config={"all": {"sentry": {"sentry_dsn": "x"}}}) == []
+
+
+FACTS = {
+    "distribution": "Debian",
+    "distribution_major_version": "12",
+    "architecture": "x86_64",
+    "service_mgr": "systemd",
+    "python_version": "3.11.2",
+}
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"distribution": "Ubuntu", "distribution_major_version": "24"}, "host worker1 — runs Ubuntu 24 — use Debian 12 or 13"),
+        ({"distribution_major_version": "11"}, "runs Debian 11"),
+        ({"architecture": "armv7l"}, "has the architecture armv7l — use x86_64 or aarch64"),
+        ({"service_mgr": "sysvinit"}, "is run by sysvinit, not by systemd"),
+        ({"python_version": "3.12.4"}, "airflow_version: there is no lock for Airflow 3.3.2 on Python 3.12 — set one of"),
+    ],
+)
+def test_hosts(facts: dict[str, str], expected: str) -> None:
+    found = [str(problem) for problem in host_problems(sound(), {"worker1": {**FACTS, **facts}, "db1": FACTS})]
+    assert len(found) == 1 and expected in found[0]
+
+
+def test_good_hosts() -> None:
+    newer = {**FACTS, "distribution_major_version": "13", "python_version": "3.13.5", "architecture": "aarch64"}
+    assert host_problems(sound(), {"worker1": newer, "db1": FACTS}) == []
+
+
+def test_absent_hosts() -> None:
+    assert absent_problems(sound(), {"worker1": "unreachable"}) == []
+    assert "is unreachable and belongs to postgresql, redis" in str(absent_problems(sound(), {"db1": "unreachable"})[0])
+    assert "does not tell its facts" in str(absent_problems(sound(), {"worker1": "failed"})[0])
+
+
+def test_report() -> None:
+    found = inventory_problems(sound()._replace(groups={"all": []}))
+    assert report(found)[0] == "1 problem, no host was changed"
+    assert report(found)[1].startswith("  1. inventory — no host is in a group")
