@@ -96,7 +96,7 @@ importer: package .venv-importer/ready ## What Galaxy checks on upload
 
 scenario-%: setup ## One molecule scenario: scenario-site, -single, -postgresql, -redis
 	@missing=; $(call apt,chromium:chromium)
-	@COLUMNS=160 .venv/bin/molecule --no-command-borders test -s $*
+	@COLUMNS=160 .venv/bin/molecule test --no-command-borders -s $*
 
 .PHONY: test
 test: setup ## Everything, as CI does

@@ -11,7 +11,7 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.parsing.vault import is_encrypted, match_encrypt_secret, parse_vaulttext_envelope
 from ansible.plugins.action import ActionBase
-from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_secrets
+from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_secrets, controller_file
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import SECRETS, SecretsError
 
 
@@ -44,10 +44,10 @@ class ActionModule(ActionBase):
             return self._plan(path, hosts)[0]
         try:
             os.makedirs(folder, exist_ok=True)
-            with airflow_secrets.locked(folder):
+            with controller_file.locked(folder):
                 result, data = self._plan(path, hosts)
                 if data is not None:
-                    airflow_secrets.write(path, data)
+                    controller_file.write(path, data, 0o600)
                 elif not result["encrypted"] and os.path.exists(path) and os.stat(path).st_mode & 0o077:
                     os.chmod(path, 0o600)
                     result["changed"] = True

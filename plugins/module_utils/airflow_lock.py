@@ -123,6 +123,31 @@ def unhashed(text: str) -> list[str]:
     return [name for name, block in blocks(text).items() if "--hash=sha256:" not in block]
 
 
+def combine(resolved: Mapping[str, str]) -> str:
+    """One lock from one per machine type: what only some need gets a marker."""
+    found = {machine: blocks(text) for machine, text in resolved.items()}
+    lines = []
+    for name in sorted({name for packages in found.values() for name in packages}):
+        where = {machine: packages[name] for machine, packages in found.items() if name in packages}
+        block = next(iter(where.values()))
+        if len({_first_line(text) for text in where.values()}) != 1:
+            raise LockError(
+                "airflow_requirements",
+                f"{name} has different versions for {' and '.join(where)}",
+                "ask for a version that has wheels for each",
+            )
+        if len(where) < len(found):
+            marker = " or ".join(f"platform_machine == '{machine}'" for machine in where)
+            pin, rest = block.split(" ", 1)
+            block = f"{pin} ; {marker} {rest}"
+        lines.append(block)
+    return "".join(lines)
+
+
+def _first_line(block: str) -> str:
+    return block.splitlines()[0]
+
+
 def merge(shipped: str, resolved: str) -> str:
     """The user's complete lock, without header: what the collection ships stays as it is to the letter."""
     merged = {**blocks(resolved), **blocks(shipped)}
@@ -163,7 +188,8 @@ def find_lock(
         )
     if not requirements:
         return shipped
-    if not inventory_dir:
+    # For a list of hosts (`-i db1,`) Ansible says "None", a text.
+    if not inventory_dir or not os.path.isabs(inventory_dir):
         raise LockError(
             "airflow_requirements",
             "the lock belongs beside the inventory, and this inventory has no folder",
@@ -236,21 +262,46 @@ def requirement_problem(requirement: object) -> Problem | None:
     return None
 
 
-def find_uv(path: str | None = None) -> str:
-    """uv's binary on the controller: the given one, else the one beside this Python, else the one on PATH."""
-    if path:
-        if os.access(path, os.X_OK) and os.path.isfile(path):
-            return path
-        raise LockError("airflow_uv", f"{path} is no program on the controller", "correct the path or unset it")
+def find_uv(given: str | None = None) -> str:
+    """A uv that runs here: beside this Python, else on PATH, else the given one, which is for the hosts' architecture."""
     beside = os.path.join(os.path.dirname(sys.executable), "uv")
-    found = beside if os.access(beside, os.X_OK) else shutil.which("uv")
-    if not found:
-        raise LockError(
-            "airflow_uv",
-            "uv is not on the controller",
-            "run `pip install uv` where ansible-core is, or set airflow_uv to its path",
-        )
-    return found
+    for path in (beside, shutil.which("uv"), given):
+        if path and os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    raise LockError("uv", "is not on the controller", "install it where ansible-core is: pip install uv")
+
+
+def contradiction(requirements: Iterable[str], shipped: Mapping[str, str]) -> Problem | None:
+    """A requirement that excludes the version in the shipped lock."""
+    from packaging.requirements import InvalidRequirement, Requirement  # ansible-core brings it to every controller
+
+    where = "airflow_requirements"
+    for text in requirements:
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            return Problem(where, f"{text!r} is no requirement", "write it like pandas>=3 or pandas[aws]==3.0.1")
+        pin = shipped.get(canonical(requirement.name))
+        if pin and not requirement.specifier.contains(pin, prereleases=True):
+            return Problem(
+                where,
+                f"{text!r} excludes {requirement.name} {pin}, which Airflow is locked to",
+                f"admit {pin}, or leave the requirement out",
+            )
+    return None
+
+
+def explanation(stderr: str) -> str:
+    """What uv says of a failure, on one line and without logins."""
+    text = " ".join(stderr.split("hint:")[0].split()).removeprefix("error: ")
+    return re.sub(r"//[^/@\s]+@", "//***@", text.replace("No solution found when resolving dependencies cause: ", ""))
+
+
+def environment(index: str, extra_index: str, ca_bundle: str, proxy: str) -> dict[str, str]:
+    """What tells uv where packages come from; not arguments, since an address may hold a login."""
+    found = {"UV_DEFAULT_INDEX": index, "UV_INDEX": extra_index, "SSL_CERT_FILE": ca_bundle}
+    found.update(dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"), proxy))
+    return {name: value for name, value in found.items() if value}
 
 
 def compile_command(

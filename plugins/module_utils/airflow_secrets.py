@@ -5,14 +5,10 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import fcntl
-import glob
 import os
 import secrets
 import string
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.windfarm.airflow.plugins.module_utils.problem import Problem, ProblemError
@@ -126,44 +122,3 @@ def plain_line(name: str, value: str) -> str:
 def vaulted_line(name: str, envelope: str) -> str:
     """An inline encrypted value, for files that are not encrypted as a whole."""
     return f"{name}: !vault |\n" + "".join(f"  {line}\n" for line in envelope.splitlines())
-
-
-@contextlib.contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """Holds the folder against another run that writes the same file."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def write(path: str, data: bytes) -> None:
-    """Replaces the file in one step: whoever reads, and whatever dies, finds the old or the new file, 0600.
-
-    To be called under `locked`: what a killed run left is removed.
-    """
-    folder, name = os.path.split(path)
-    for leftover in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.*.new")):
-        os.unlink(leftover)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".new", dir=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            if os.path.exists(path):
-                owner = os.stat(path)
-                if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
-                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -31,8 +31,8 @@ BROKER_CLIENTS = ("scheduler", "worker", "flower")
 POOL = 15
 # PostgreSQL's superuser_reserved_connections, replication, and an operator with a backup.
 RESERVED = 3 + 3 + 3
-# A step this wide keeps PostgreSQL from a restart each time a worker joins.
-CONNECTIONS_STEP = 50
+# Debian's own value, doubled until it is enough: a new value is a restart of PostgreSQL, and each worker that joins needs more.
+CONNECTIONS = 100
 
 
 @functools.cache
@@ -53,7 +53,7 @@ def _get(host_vars: Mapping[str, Any], name: str) -> Any:
 def max_connections(
     schedulers: int, webserver_processes: int, dag_processors: int, triggerers: int, worker_slots: Sequence[int]
 ) -> int:
-    """PostgreSQL's max_connections: the worst case of every pool, a fifth more, rounded up to a step of 50.
+    """PostgreSQL's max_connections: the worst case of every pool, a fifth more, rounded up to 100, 200, 400…
 
     Per scheduler a pool and two result backend connections; per webserver process a synchronous and an asynchronous pool;
     per dag processor one pool; per triggerer two; per worker one result backend connection a slot and one of its own.
@@ -61,7 +61,8 @@ def max_connections(
     pools = schedulers * (POOL + 2) + webserver_processes * 2 * POOL + dag_processors * POOL + triggerers * 2 * POOL
     # A worker host counts twice: while a new colour starts, the old one still runs its tasks.
     results = sum(2 * (slots + 1) for slots in worker_slots)
-    return math.ceil((pools + results + RESERVED) * 1.2 / CONNECTIONS_STEP) * CONNECTIONS_STEP
+    needed = (pools + results + RESERVED) * 1.2
+    return CONNECTIONS * 2 ** max(0, math.ceil(math.log2(needed / CONNECTIONS)))
 
 
 def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -135,9 +135,7 @@ def render_hba(entries: Sequence[Mapping[str, Any]], resolve: Callable[[str], Se
         words = [str(entry[key]) for key in ("database", "user")]
         for word in [*words, str(entry.get("address") or ""), str(entry.get("options") or "")]:
             if not one_line(word) or '"' in word or "#" in word:
-                raise ServerError(
-                    f"postgresql_hba_entries: {word!r} holds a character that pg_hba.conf cannot have there"
-                )
+                raise ServerError(f"postgresql_hba_entries: {word!r} holds a character that pg_hba.conf cannot have there")
         kind, method = str(entry["type"]), str(entry["method"])
         options = f" {entry['options']}" if entry.get("options") else ""
         head = f"{kind} {_hba_word(words[0])} {_hba_word(words[1])}"
@@ -147,9 +145,7 @@ def render_hba(entries: Sequence[Mapping[str, Any]], resolve: Callable[[str], Se
             lines.append(f"{head} {method}{options}")
             continue
         if not entry.get("address"):
-            raise ServerError(
-                f"postgresql_hba_entries: the entry for database '{words[0]}', user '{words[1]}' needs an address"
-            )
+            raise ServerError(f"postgresql_hba_entries: the entry for database '{words[0]}', user '{words[1]}' needs an address")
         for network, name in hba_networks(str(entry["address"]), resolve):
             lines.append(f"{head} {network} {method}{options}" + (f" # {name}" if name else ""))
     lines += ["local all all reject", "host all all all reject", "host replication all all reject"]
@@ -164,9 +160,7 @@ def saslprep(password: str) -> str:
     """RFC 4013 as PostgreSQL does it: what is prohibited is used as it is."""
     if password.isascii():
         return password
-    mapped = "".join(
-        " " if stringprep.in_table_c12(one) else one for one in password if not stringprep.in_table_b1(one)
-    )
+    mapped = "".join(" " if stringprep.in_table_c12(one) else one for one in password if not stringprep.in_table_b1(one))
     prohibited = (
         stringprep.in_table_a1,
         stringprep.in_table_c12,
@@ -238,14 +232,10 @@ def check_wishes(databases: Sequence[Mapping[str, Any]], users: Sequence[Mapping
     for database in databases:
         check_name("postgresql_databases", database["name"])
         if database["name"] in ("postgres", "template0", "template1"):
-            raise ServerError(
-                f"postgresql_databases: '{database['name']}' belongs to PostgreSQL itself; choose another name"
-            )
+            raise ServerError(f"postgresql_databases: '{database['name']}' belongs to PostgreSQL itself; choose another name")
 
 
-def state_query(
-    databases: Sequence[Mapping[str, Any]], users: Sequence[Mapping[str, Any]], names: Sequence[str]
-) -> str:
+def state_query(databases: Sequence[Mapping[str, Any]], users: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     """One row of JSON with everything that the module compares."""
 
     def listed(values: Sequence[str]) -> str:
@@ -315,9 +305,7 @@ def plan_databases(
     for database in databases:
         name, owner, limit = database["name"], database["owner"], int(database["connection_limit"])
         if owner not in roles:
-            raise ServerError(
-                f"postgresql_databases: the owner '{owner}' of '{name}' does not exist; add it to postgresql_users"
-            )
+            raise ServerError(f"postgresql_databases: the owner '{owner}' of '{name}' does not exist; add it to postgresql_users")
         present = found.get(name)
         if present and present["encoding"] != "UTF8":
             raise ServerError(
@@ -347,7 +335,5 @@ def plan_databases(
                 )
             )
         if not present or present["public"]:
-            result.append(
-                (f"close database {name} to others", f"REVOKE ALL ON DATABASE {identifier(name)} FROM PUBLIC;\n")
-            )
+            result.append((f"close database {name} to others", f"REVOKE ALL ON DATABASE {identifier(name)} FROM PUBLIC;\n"))
     return result

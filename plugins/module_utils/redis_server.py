@@ -111,9 +111,7 @@ def quote(word: str) -> str:
         return word
     plain = set(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:*%+@,=- ")
     return (
-        '"'
-        + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in word.encode("utf-8", "surrogateescape"))
-        + '"'
+        '"' + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in word.encode("utf-8", "surrogateescape")) + '"'
     )
 
 
@@ -142,9 +140,7 @@ def read_parameters(text: str | None) -> dict[str, str]:
     for line in (text or "").splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
             words = unquote(line)
-            result[words[0].lower()] = (
-                words[1] if words[0].lower() in SECRETS and len(words) > 1 else " ".join(words[1:])
-            )
+            result[words[0].lower()] = words[1] if words[0].lower() in SECRETS and len(words) > 1 else " ".join(words[1:])
     return result
 
 
@@ -163,9 +159,7 @@ def user_parameters(config: Mapping[str, Any]) -> dict[str, str | list[str]]:
             raise ServerError(f"redis_config: '{name}' cannot be set here: {RESERVED[name]}")
         if value is None or isinstance(value, Mapping):
             raise ServerError(f"redis_config: '{name}' needs a value; remove the line for the default")
-        result[name] = (
-            [parameter_text(item) for item in value] if isinstance(value, (list, tuple)) else parameter_text(value)
-        )
+        result[name] = [parameter_text(item) for item in value] if isinstance(value, (list, tuple)) else parameter_text(value)
         if not all(one_line(text) for text in texts(result[name])):
             raise ServerError(f"redis_config: the value of '{name}' holds a line break")
     return result

@@ -17,9 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-NAME = re.compile(
-    r"^(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$"
-)
+NAME = re.compile(r"^(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$")
 
 # What servers understand as all their addresses.
 EVERYWHERE = ("*", "0.0.0.0", "::")  # noqa: S104
@@ -140,9 +138,7 @@ class Host:
                 # A fresh machine's own first update may hold the lock, for which apt-get update does not wait.
                 time.sleep(5 * (attempt + 1))
             else:
-                raise ServerError(
-                    f"cannot fetch the package lists: {last_line(err or out)}; check the host's apt sources"
-                )
+                raise ServerError(f"cannot fetch the package lists: {last_line(err or out)}; check the host's apt sources")
             self.must(command, f"installing the package {package}", env=env)
 
     def put(self, files: Iterable[File]) -> list[File]:
@@ -168,6 +164,11 @@ class Host:
         out = self.must(["systemctl", "show", "-p", properties, name], f"asking systemd for {name}")
         return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
 
+    def runs(self, name: str) -> bool:
+        """Whether the unit runs or is about to; false for one that failed and waits for systemd's next attempt."""
+        state = self.unit(name)
+        return state["ActiveState"] in ("active", "activating", "reloading") and state["SubState"] != "auto-restart"
+
     def systemctl(self, verb: str, unit: str = "") -> None:
         self.note(f"{verb} {unit}".strip())
         if not self.check:
@@ -181,9 +182,7 @@ class Host:
         if changed or state.get("NeedDaemonReload") == "yes":
             self.systemctl("daemon-reload")
         if state.get("UnitFileState") == "masked":
-            raise ServerError(
-                f"the unit {name} is masked on this host; run `systemctl unmask {name}` if it is meant to run"
-            )
+            raise ServerError(f"the unit {name} is masked on this host; run `systemctl unmask {name}` if it is meant to run")
         if state.get("UnitFileState") not in ("enabled", "alias"):
             self.systemctl("enable", name)
 
@@ -260,9 +259,7 @@ def own_addresses_of(name: str, run: Callable[[Sequence[str]], tuple[int, str, s
     return sort_addresses([*found, *outside])
 
 
-def listen_addresses(
-    variable: str, given: Sequence[str], run: Callable[[Sequence[str]], tuple[int, str, str]]
-) -> list[str]:
+def listen_addresses(variable: str, given: Sequence[str], run: Callable[[Sequence[str]], tuple[int, str, str]]) -> list[str]:
     """The addresses to bind: what was given, names resolved on this host, in the given order, each once."""
     result: list[str] = []
     for item in given:

@@ -258,9 +258,7 @@ class Server:
         release = dict(line.split("=", 1) for line in (read_text("/etc/os-release") or "").splitlines() if "=" in line)
         name = release.get("VERSION_ID", "").strip('"')
         if release.get("ID", "").strip('"') != "debian" or name not in DEBIAN_VERSIONS:
-            raise ServerError(
-                "this host runs neither Debian 12 nor Debian 13; set postgresql_version to what its packages have"
-            )
+            raise ServerError("this host runs neither Debian 12 nor Debian 13; set postgresql_version to what its packages have")
         return DEBIAN_VERSIONS[name]
 
     @property
@@ -344,18 +342,14 @@ class Server:
         deadline = time.monotonic() + self.params["start_timeout"]
         while problem := self.answers():
             # A server that recovers is "activating" or "active"; one that gave up waits for systemd's next attempt.
-            unit = self.host.unit(self.unit)
-            gone = unit["ActiveState"] in ("failed", "inactive") or unit["SubState"] == "auto-restart"
-            if gone or time.monotonic() > deadline:
+            if not self.host.runs(self.unit) or time.monotonic() > deadline:
                 raise ServerError(f"{self.unit} does not answer: {problem}; its log says: {self.log_line()}")
             time.sleep(0.2)
 
     def log_line(self) -> str:
         text = read_text(f"/var/log/postgresql/postgresql-{self.version}-{CLUSTER}.log") or ""
         telling = [
-            line
-            for line in text.splitlines()[-200:]
-            if " FATAL: " in line or " PANIC: " in line or " LOG:  could not" in line
+            line for line in text.splitlines()[-200:] if " FATAL: " in line or " PANIC: " in line or " LOG:  could not" in line
         ]
         return last_line("\n".join(telling) or text)
 
@@ -389,8 +383,7 @@ class Server:
         data = self.data_directory()
         if not os.path.exists(f"{data}/PG_VERSION"):
             raise ServerError(
-                f"{data} holds no database of the cluster {self.version}/{CLUSTER}; mount its file system "
-                "(nothing was made anew)"
+                f"{data} holds no database of the cluster {self.version}/{CLUSTER}; mount its file system (nothing was made anew)"
             )
         return True
 
@@ -403,9 +396,7 @@ class Server:
         def resolve(name: str) -> list[str]:
             found = lookup(name)
             if not found and name in known:
-                host.module.warn(
-                    f"postgresql_hba_entries: '{name}' cannot be resolved now; its last known addresses are kept"
-                )
+                host.module.warn(f"postgresql_hba_entries: '{name}' cannot be resolved now; its last known addresses are kept")
                 return known[name]
             if any(is_loopback(one) for one in found):
                 # A name of this host itself: connections come from the loopback or from one of its own addresses.
@@ -414,12 +405,8 @@ class Server:
             return found
 
         return (
-            File(
-                f"{self.etc}/conf.d/90-ansible.conf", pg.render_settings(self.settings), 0o644, "postgres", "postgres"
-            ),
-            File(
-                f"{self.etc}/pg_hba.conf", pg.render_hba(params["hba_entries"], resolve), 0o640, "postgres", "postgres"
-            ),
+            File(f"{self.etc}/conf.d/90-ansible.conf", pg.render_settings(self.settings), 0o644, "postgres", "postgres"),
+            File(f"{self.etc}/pg_hba.conf", pg.render_hba(params["hba_entries"], resolve), 0o640, "postgres", "postgres"),
         )
 
     def validate(self, conf: File) -> None:
@@ -442,11 +429,7 @@ class Server:
             ]
             done = self.as_postgres(command)
         if done.returncode:
-            lines = [
-                re.sub(r"^.*?(LOG|FATAL|HINT): +", "", line)
-                for line in done.stderr.splitlines()
-                if " FATAL: " not in line
-            ]
+            lines = [re.sub(r"^.*?(LOG|FATAL|HINT): +", "", line) for line in done.stderr.splitlines() if " FATAL: " not in line]
             raise ServerError(f"postgresql_config: PostgreSQL refuses it: {'; '.join(lines) or last_line(done.stderr)}")
 
     def boot(self) -> None:
@@ -460,7 +443,7 @@ class Server:
 
     def start(self) -> bool:
         """The server runs and answers; false in check mode where it does not run."""
-        if self.host.unit(self.unit)["ActiveState"] in ("active", "activating", "reloading"):
+        if self.host.runs(self.unit):
             if not self.answers():
                 return True
         else:
@@ -490,12 +473,8 @@ class Server:
         if hba in changed and not host.check and state["hba_errors"]:
             # PostgreSQL ignores a bad file now and refuses to start with it later.
             write_file(File(hba.path, before or "", hba.mode, hba.owner, hba.group))
-            raise ServerError(
-                f"postgresql_hba_entries: PostgreSQL refuses {state['hba_errors'][0]}; the previous file is back"
-            )
-        stale = any(
-            os.stat(one.path).st_mtime >= float(state["loaded"]) for one in (conf, hba) if os.path.exists(one.path)
-        )
+            raise ServerError(f"postgresql_hba_entries: PostgreSQL refuses {state['hba_errors'][0]}; the previous file is back")
+        stale = any(os.stat(one.path).st_mtime >= float(state["loaded"]) for one in (conf, hba) if os.path.exists(one.path))
         if changed or stale:
             host.systemctl("reload", self.unit)
             if host.check:
@@ -515,13 +494,9 @@ class Server:
                     raise
                 # A value that only the start refuses must not leave the cluster without its database.
                 write_file(File(conf.path, old or pg.HEADER, conf.mode, conf.owner, conf.group))
-                host.must(
-                    ["systemctl", "restart", self.unit], f"restarting {self.unit} with its previous configuration"
-                )
+                host.must(["systemctl", "restart", self.unit], f"restarting {self.unit} with its previous configuration")
                 self.wait()
-                raise ServerError(
-                    f"postgresql_config: {error}; the previous file is back and the server runs with it"
-                ) from None
+                raise ServerError(f"postgresql_config: {error}; the previous file is back and the server runs with it") from None
             state = state if host.check else self.state()
         if not host.check:
             self._check_applied(state, conf)
@@ -584,16 +559,12 @@ class Server:
             if not self.host.check:
                 done = self.psql(sql)
                 if done.returncode:
-                    raise ServerError(
-                        f"cannot {what}: {last_line(re.sub('SCRAM-SHA-256[^ ]*', '********', done.stderr))}"
-                    )
+                    raise ServerError(f"cannot {what}: {last_line(re.sub('SCRAM-SHA-256[^ ]*', '********', done.stderr))}")
 
     def predict_bare(self) -> None:
         for file in self.files():
             self.host.note(f"write {file.path}")
-            self.host.diff.append(
-                {"before_header": file.path, "after_header": file.path, "before": "", "after": file.text}
-            )
+            self.host.diff.append({"before_header": file.path, "after_header": file.path, "before": "", "after": file.text})
         self.host.note(f"start {self.unit}")
         self._execute(
             [
@@ -610,7 +581,7 @@ class Server:
             return
         self.validate(conf)
         self.boot()
-        if self.host.unit(self.unit)["ActiveState"] in ("inactive", "failed"):
+        if not self.host.runs(self.unit):
             # Nobody works with it: it may start with what is wished at once.
             self.host.put([conf, hba])
         if not self.start():

@@ -178,9 +178,7 @@ class Server:
     def wanted(self, present: dict[str, str]) -> dict[str, str | list[str]]:
         params = self.params
         if not params["password"] or not one_line(params["password"]):
-            raise ServerError(
-                "redis_password is empty or holds a line break; create one with playbooks/secrets.yml or set it"
-            )
+            raise ServerError("redis_password is empty or holds a line break; create one with playbooks/secrets.yml or set it")
         user = rd.user_parameters(params["config"])
         result: dict[str, str | list[str]] = {
             "bind": " ".join(BIND.get(one, one) for one in self.listen),
@@ -249,17 +247,14 @@ class Server:
                 if "called without any password configured" in text:
                     return
         raise ServerError(
-            f"the running Redis accepts neither redis_password nor the password in {CONF}; "
-            f"restart {UNIT} if that file is right"
+            f"the running Redis accepts neither redis_password nor the password in {CONF}; restart {UNIT} if that file is right"
         )
 
     def wait(self) -> None:
         deadline = time.monotonic() + self.params["start_timeout"]
         while not self.connect():
             # While it loads its data it is "activating"; one that gave up waits for systemd's next attempt.
-            unit = self.host.unit(UNIT)
-            gone = unit["ActiveState"] in ("failed", "inactive") or unit["SubState"] == "auto-restart"
-            if gone or time.monotonic() > deadline:
+            if not self.host.runs(UNIT) or time.monotonic() > deadline:
                 raise ServerError(f"{UNIT} does not answer; its log says: {self.log_line()}")
             time.sleep(0.2)
 
@@ -292,9 +287,7 @@ class Server:
         value = (read_text(OVERCOMMIT) or "").strip()
         if os.path.exists("/run/systemd/container"):
             if value != "1":
-                self.host.module.warn(
-                    f"vm.overcommit_memory is {value}; this host is a container, so set it to 1 on its machine"
-                )
+                self.host.module.warn(f"vm.overcommit_memory is {value}; this host is a container, so set it to 1 on its machine")
             return
         self.host.put([File("/etc/sysctl.d/60-redis.conf", SYSCTL, 0o644)])
         if value == "1":
@@ -408,15 +401,12 @@ class Server:
                     if name == "bind"
                     else "redis_config"
                 )
-                raise ServerError(
-                    f"{variable}: Redis refuses the value of '{name}': {str(error).rsplit(' - ', 1)[-1]}"
-                ) from None
+                raise ServerError(f"{variable}: Redis refuses the value of '{name}': {str(error).rsplit(' - ', 1)[-1]}") from None
             after = str(dict(zip(*[iter(self.call("CONFIG", "GET", name))] * 2)).get(name, ""))
             # Redis says in its own words what it has; a value that it had already is no change.
             if after != live[name]:
                 self.host.note(
-                    f"set {name}"
-                    + ("" if name in rd.SECRETS else f" from {live[name] or 'nothing'} to {after or 'nothing'}")
+                    f"set {name}" + ("" if name in rd.SECRETS else f" from {live[name] or 'nothing'} to {after or 'nothing'}")
                 )
         return later
 
@@ -447,7 +437,7 @@ class Server:
                 self.predict_bare()
                 return
         host.settle_unit(UNIT, File(f"/etc/systemd/system/{UNIT}.service.d/90-ansible.conf", DROP_IN, 0o644))
-        if host.unit(UNIT)["ActiveState"] not in ("active", "activating", "reloading"):
+        if not host.runs(UNIT):
             on_disk = rd.read_parameters(read_text(CONF))
             self.start(self.wanted(on_disk), on_disk)
             if host.check:

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,12 +54,17 @@ class Role:
         self.variables: dict[str, Any] = play["roles"][0]["vars"]
 
     def run(self, *options: str, ok: bool = True, **variables: Any) -> Run:
-        command = [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            *("-i", self.inventory.path, "--limit", self.host, "-v", *options),
-            *("-e", json.dumps(variables), str(self.playbook)),
-        ]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "500"})
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as extra:
+            # In a file, because -vvv shows the command line.
+            json.dump(variables, extra)
+            extra.flush()
+            command = [
+                str(Path(sys.executable).with_name("ansible-playbook")),
+                *("-i", self.inventory.path, "--limit", self.host, "-v", *options),
+                *("-e", f"@{extra.name}", str(self.playbook)),
+            ]
+            environment = {**os.environ, "COLUMNS": "500"}
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
         run = Run(done.returncode, done.stdout + done.stderr)
         assert (run.rc == 0) == ok, run.text[-4000:]
         return run

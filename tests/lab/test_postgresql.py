@@ -41,9 +41,9 @@ class PostgreSQL(Role):
     def login(self, user: str, database: str, address: str = "127.0.0.1", *, password: str = "", ssl: str = "prefer",
               host: str = "") -> str:  # fmt: skip
         """What a client sees: its name and whether the connection is encrypted, or the refusal."""
+        query = "select current_user, (select ssl from pg_stat_ssl where pid = pg_backend_pid())"
         script = (
-            "IFS= read -r PGPASSWORD; export PGPASSWORD; "
-            f'psql -XAt -h {address} -c "select current_user, (select ssl from pg_stat_ssl where pid = pg_backend_pid())" '
+            f'IFS= read -r PGPASSWORD; export PGPASSWORD; psql -XAt -h {address} -c "{query}" '
             f"'dbname={database} user={user} sslmode={ssl} connect_timeout=5' 2>&1"
         )
         return self.inventory.run(

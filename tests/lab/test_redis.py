@@ -190,6 +190,15 @@ def test_a_value_that_only_the_start_refuses_is_taken_back(redis: Redis) -> None
     assert redis.run().changed == 0
 
 
+def test_a_file_with_which_redis_cannot_start_is_made_good(redis: Redis) -> None:
+    redis.cli("DEL", "queue")
+    redis.fill(redis.password)
+    redis.shell("echo 'databases banana' >> /etc/redis/redis.conf; systemctl restart redis-server", check=False)
+    assert redis.run().changed == 1
+    assert redis.length() == MESSAGES
+    assert redis.run().changed == 0
+
+
 @pytest.mark.parametrize(
     ("variables", "word"),
     [
