@@ -14,6 +14,7 @@ INVENTORY := $(inventory_$(LAB))
 lab := .venv/bin/python molecule/lab/lab.py
 play := .venv/bin/ansible-playbook -i $(INVENTORY)
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/windfarm-airflow
+FLOOR ?= ../shared/bench/floor.sh
 SCENARIOS := site single postgresql redis
 PARTS := test-fast sanity package importer $(SCENARIOS:%=scenario-%)
 
@@ -101,6 +102,10 @@ scenario-%: setup ## One molecule scenario: scenario-site, -single, -postgresql,
 .PHONY: test
 test: setup ## Everything, as CI does
 	@.venv/bin/python tests/parts.py $(PARTS)
+
+.PHONY: bench
+bench: setup ## Time from bare hosts to a DAG run, beside the floor (FLOOR=script), and of a second run
+	@.venv/bin/python tests/bench.py --floor $(FLOOR)
 
 .PHONY: lock
 lock: setup ## Resolve the locks of an Airflow release anew: make lock AIRFLOW=x.y.z

@@ -27,11 +27,12 @@ check() { # venv
     # ansible-test calls the virtual environment's own tools, and reads no configuration but the collection's.
     unset ANSIBLE_CONFIG
     export PATH=$bin:$PATH ANSIBLE_COLLECTIONS_PATH=$top/collections
-    "$bin/ansible-test" sanity --local --python "$version" --color no
-    "$bin/ansible-test" units --local --python "$version" --color no --num-workers 2
-  )
+    "$bin/ansible-test" sanity --local --python "$version" --color no &&
+      "$bin/ansible-test" units --local --python "$version" --color no --num-workers 2
+  ) || failed=1
 }
 
+failed=0
 check .venv
 
 next=
@@ -50,3 +51,4 @@ else
   fi
   check .venv-next
 fi
+exit $failed

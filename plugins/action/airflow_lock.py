@@ -13,6 +13,7 @@ import yaml
 from ansible.plugins.action import ActionBase
 from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock, airflow_secrets, controller_file
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_lock import LockError
+from ansible_collections.windfarm.airflow.plugins.module_utils.role_variables import RoleVariables
 
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LOCKS = os.path.join(COLLECTION, airflow_lock.SHIPPED)
@@ -47,13 +48,13 @@ class ActionModule(ActionBase):
         hosts = task_vars["groups"].get("airflow", [])
         wanted: dict[tuple[str, str], dict[str, Any]] = {}
         requirements: dict[tuple[str, str], list[str]] = {}
-        defaults = _read("roles", "airflow", "defaults", "main.yml")
+        role = RoleVariables(self._loader, self._templar, COLLECTION, task_vars)
         for host in hosts:
-            found = _variables(task_vars["hostvars"][host], defaults)
+            found = {**dict.fromkeys(VARIABLES), **role.read(host, VARIABLES)}
             needed = self._requirements(found)
             if not needed:
                 continue
-            folder = airflow_secrets.inventory_folder(task_vars["hostvars"][host])
+            folder = airflow_secrets.inventory_folder(task_vars["hostvars"].raw_get(host))
             if folder is None:
                 cure = "use an inventory file, or set airflow_lock_file to a complete lock"
                 raise LockError("airflow_requirements", "locks belong beside the inventory, which is no file", cure)
@@ -63,10 +64,23 @@ class ActionModule(ActionBase):
                 raise LockError("airflow_requirements", what, "set it once, in group_vars/airflow or group_vars/all")
             wanted.setdefault(key, found)
         result: dict[str, Any] = {"changed": False, "locks": [], "diff": []}
+        # Everything is resolved before the first file is written: a conflict on one Python leaves all as it was.
+        texts: dict[str, str] = {}
         for (folder, version), found in wanted.items():
-            shipped = airflow_lock.available_locks(LOCKS).get(version, [])
-            for python in pythons or found["airflow_lock_pythons"] or shipped or [""]:
-                self._resolve_one(result, folder, version, str(python), requirements[folder, version], found)
+            known = airflow_lock.available_locks(LOCKS).get(version, [])
+            for python in map(str, pythons or found["airflow_lock_pythons"] or known or ["3"]):
+                path = airflow_lock.user_lock(folder, version, python)
+                # Asked without requirements it finds the shipped lock, or tells that there is none.
+                shipped = _text(airflow_lock.find_lock(COLLECTION, folder, version, python))
+                before = _text(path) if os.path.exists(path) else ""
+                result["locks"].append(path)
+                if not airflow_lock.lock_matches(before, version, python, requirements[folder, version], shipped):
+                    texts[path] = self._resolve(requirements[folder, version], shipped, version, python, found)
+                    result["diff"].append(_diff(path, before, texts[path], shipped))
+        result["changed"] = bool(texts)
+        if not self._task.check_mode:
+            for path, text in texts.items():
+                _write(path, text)
         if not wanted:
             result["msg"] = "airflow_requirements is empty or airflow_lock_file is set: there is nothing to resolve"
         return result
@@ -81,66 +95,19 @@ class ActionModule(ActionBase):
             raise LockError(*problem)
         return airflow_lock.normalised(requirements)
 
-    def _resolve_one(
-        self,
-        result: dict[str, Any],
-        folder: str,
-        version: str,
-        python: str,
-        requirements: list[str],
-        found: Mapping[str, Any],
-    ) -> None:
-        # find_lock without requirements tells what is wrong where there is no shipped lock.
-        with open(airflow_lock.find_lock(COLLECTION, folder, version, python), encoding="utf-8") as file:
-            shipped = file.read()
-        path = airflow_lock.user_lock(folder, version, python)
-        before = ""
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                before = file.read()
-        result["locks"].append(path)
-        if airflow_lock.lock_matches(before, version, python, requirements, shipped):
-            return
+    def _resolve(self, requirements: list[str], shipped: str, version: str, python: str, found: dict[str, Any]) -> str:
         problem = airflow_lock.contradiction(requirements, airflow_lock.pins(shipped))
         if problem:
             raise LockError(*problem)
-        resolved = self._resolve(requirements, shipped, version, python, found)
-        facts = {"airflow": version, "python": python, "requirements": requirements, "base": airflow_lock.digest(shipped)}
-        after = airflow_lock.render_header(
-            [
-                f"Packages of Apache Airflow {version} for Python {python}, with airflow_requirements of this inventory.",
-                "Written by the playbook windfarm.airflow.lock; remove this file and run it again for newer packages.",
-            ],
-            facts,
-        ) + airflow_lock.merge(shipped, resolved)
-        result["changed"] = True
-        result["diff"].append(
-            {
-                "before_header": path,
-                "after_header": path,
-                "before": _own_pins(before, shipped),
-                "after": _own_pins(after, shipped),
-            }
-        )
-        if self._task.check_mode:
-            return
-        try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with controller_file.locked(os.path.dirname(path)):
-                controller_file.write(path, after.encode(), 0o644)
-        except OSError as exc:
-            raise LockError(path, str(exc.strerror), "make the folder writable, or set airflow_lock_file") from exc
-
-    def _resolve(self, requirements: list[str], shipped: str, version: str, python: str, found: Mapping[str, Any]) -> str:
         data = _read(airflow_lock.SHIPPED, "locks.yml")
         uv = airflow_lock.find_uv(found["airflow_uv"])
         bundle = found["airflow_ca_bundle"]
         environment = airflow_lock.environment(
-            found["airflow_index_url"],
-            found["airflow_extra_index_url"],
+            found["airflow_index_url"] or "",
+            found["airflow_extra_index_url"] or "",
             # The variable names a file on the hosts, which need not be here.
             bundle if bundle and os.path.exists(bundle) else "",
-            found["airflow_proxy"],
+            found["airflow_proxy"] or "",
         )
         results = {}
         with tempfile.TemporaryDirectory() as temporary:
@@ -160,21 +127,39 @@ class ActionModule(ActionBase):
                 if done.returncode:
                     what = f"cannot be resolved under the lock of Airflow {version}: {airflow_lock.explanation(done.stderr)}"
                     raise LockError("airflow_requirements", what, "change the requirement that this names")
-                with open(output, encoding="utf-8") as file:
-                    results[platform.split("-")[0]] = file.read()
-        return airflow_lock.combine(results)
+                results[platform.split("-")[0]] = _text(output)
+        header = airflow_lock.render_header(
+            [
+                f"Packages of Apache Airflow {version} for Python {python}, with airflow_requirements of this inventory.",
+                "Written by the playbook windfarm.airflow.lock; remove this file and run it again for newer packages.",
+            ],
+            {"airflow": version, "python": python, "requirements": requirements, "base": airflow_lock.digest(shipped)},
+        )
+        return header + airflow_lock.merge(shipped, airflow_lock.combine(results))
 
 
-def _variables(known: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """What the role would see: its defaults under the inventory's variables."""
-    return {name: known[name] if name in known else defaults.get(name) for name in VARIABLES}
-
-
-def _own_pins(text: str, shipped: str) -> str:
+def _diff(path: str, before: str, after: str, shipped: str) -> dict[str, str]:
     known = airflow_lock.pins(shipped)
-    return "".join(f"{name}=={pin}\n" for name, pin in airflow_lock.pins(text).items() if name not in known)
+
+    def own(text: str) -> str:
+        return "".join(f"{name}=={pin}\n" for name, pin in airflow_lock.pins(text).items() if name not in known)
+
+    return {"before_header": path, "after_header": path, "before": own(before), "after": own(after)}
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with controller_file.locked(os.path.dirname(path)):
+            controller_file.write(path, text.encode(), 0o644)
+    except OSError as exc:
+        raise LockError(path, str(exc.strerror), "make the folder writable, or set airflow_lock_file") from exc
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def _read(*parts: str) -> dict[str, Any]:
-    with open(os.path.join(COLLECTION, *parts), encoding="utf-8") as file:
-        return yaml.safe_load(file) or {}
+    return yaml.safe_load(_text(os.path.join(COLLECTION, *parts))) or {}

@@ -6,12 +6,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import yaml
 from ansible import constants as C
-from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_preflight, airflow_secrets
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_preflight import Inventory, Problem
+from ansible_collections.windfarm.airflow.plugins.module_utils.role_variables import RoleVariables
 
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -62,23 +61,17 @@ class ActionModule(ActionBase):
         return path
 
     def _inventory(self, variables: dict[str, Any], secrets_file: str, problems: list[Problem]) -> Inventory:
-        defaults = _load("defaults")
+        role = RoleVariables(self._loader, self._templar, COLLECTION, variables)
         names = (*airflow_preflight.VARIABLES, *airflow_secrets.SECRETS)
-        base = {name: defaults[name] for name in names if _is_literal(defaults.get(name))}
         overlay = self._overlay(secrets_file, variables)
         hosts: dict[str, dict[str, Any]] = {}
         broken: dict[tuple[str, str], list[str]] = {}
         for host in variables["hostvars"]:
-            known = variables["hostvars"][host]
-            hosts[host] = dict(base)
-            for name in names:
-                if name not in known:
-                    continue
-                try:
-                    hosts[host][name] = known[name]
-                except AnsibleError as exc:
-                    broken.setdefault((name, " ".join(str(exc).split())), []).append(host)
-            hosts[host].update(overlay)
+
+            def note(name: str, exc: Exception, host: str = host) -> None:
+                broken.setdefault((name, " ".join(str(exc).split())), []).append(host)
+
+            hosts[host] = {**role.read(host, names, note), **overlay}
         problems += [
             Problem(
                 name,
@@ -87,8 +80,7 @@ class ActionModule(ActionBase):
             )
             for (name, text), where in broken.items()
         ]
-        managed = _load("vars").get("__airflow_config_managed")
-        return Inventory(hosts, variables["groups"], COLLECTION, managed if isinstance(managed, dict) else {})
+        return Inventory(hosts, variables["groups"], COLLECTION, role.internal.get("__airflow_config_managed") or {})
 
     def _overlay(self, secrets_file: str, variables: dict[str, Any]) -> dict[str, Any]:
         """Secrets in a file of their own: hosts that --limit leaves out do not have them as variables."""
@@ -110,14 +102,3 @@ class ActionModule(ActionBase):
                 answer = known.get(registered) or {}
                 absent[host] = "unreachable" if answer.get("unreachable") else "failed"
         return airflow_preflight.absent_problems(inventory, absent) + airflow_preflight.host_problems(inventory, facts)
-
-
-def _load(folder: str) -> dict[str, Any]:
-    path = os.path.join(COLLECTION, "roles", "airflow", folder, "main.yml")
-    with open(path, encoding="utf-8") as file:
-        found = yaml.safe_load(file)
-    return found if isinstance(found, dict) else {}
-
-
-def _is_literal(value: object) -> bool:
-    return value is not None and not (isinstance(value, str) and "{{" in value)

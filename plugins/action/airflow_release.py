@@ -75,18 +75,21 @@ class ActionModule(ActionBase):
     def _locks(self, arguments: dict[str, Any]) -> dict[str, str]:
         """Lock by Python version; one that the user names serves every Python that it does not exclude itself."""
         version = str(arguments["version"])
+        folder = str(arguments.get("inventory_directory") or "")
+        # For `-i host,` Ansible's inventory_dir is the text None.
+        folder = folder if os.path.isabs(folder) else ""
         if arguments.get("lock_file"):
             pythons = [f"3.{minor}" for minor in range(10, 15)]
         else:
             shipped = available_locks(str(COLLECTION / "roles" / "airflow" / "files" / "locks"))
-            own = available_locks(os.path.join(arguments.get("inventory_directory") or "", "locks"))
+            own = available_locks(os.path.join(folder, "locks")) if folder else {}
             pythons = sorted({*shipped.get(version, []), *own.get(version, [])})
         found, problem = {}, None
         for python in pythons:
             try:
                 found[python] = find_lock(
                     str(COLLECTION),
-                    arguments.get("inventory_directory") or "",
+                    folder,
                     version,
                     python,
                     arguments.get("requirements") or [],

@@ -316,7 +316,9 @@ def compile_command(
     """The call of uv that resolves; no option of it depends on the machine that runs it."""
     command = [uv, "pip", "compile", "--quiet", "--no-config", "--no-progress", "--color=never", "--upgrade"]
     command += ["--no-header", "--no-annotate", "--no-emit-index-url", "--generate-hashes"]
-    command += ["--python-version", python, "--python-platform", platform, "--output-file", output]
+    # Without --python uv asks every interpreter that it finds for the one version.
+    command += ["--python", sys.executable, "--python-version", python, "--python-platform", platform]
+    command += ["--output-file", output]
     for constraint in constraints:
         command += ["--constraints", constraint]
     return command + list(options) + list(inputs)

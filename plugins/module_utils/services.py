@@ -259,13 +259,14 @@ class Host:
         """In two calls for all units: each makes systemd read all its files again."""
         if self.check:
             return
+        # First, since a target that starts also starts every unit that is enabled for it.
+        if self._disable:
+            systemctl("--quiet", "disable", *self._disable)
         if self._enable:
             systemctl("--quiet", "enable", *self._enable)
             targets = [unit for unit in self._enable if unit.endswith(".target")]
             if targets:
                 systemctl("start", *targets)
-        if self._disable:
-            systemctl("--quiet", "disable", *self._disable)
 
     # Colours ----------------------------------------------------------------
 

@@ -33,7 +33,7 @@ attributes:
     description: Runs on the controller, without a connection.
     support: full
 author:
-  - windfarm.airflow contributors
+  - windfarm.airflow contributors (@windfarm)
 """
 
 EXAMPLES = r"""

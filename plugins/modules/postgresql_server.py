@@ -20,7 +20,7 @@ description:
     no diff.
   - An existing cluster is never made anew, and no role or database is removed.
 author:
-  - windfarm.airflow contributors
+  - windfarm.airflow contributors (@windfarm)
 options:
   version:
     description:

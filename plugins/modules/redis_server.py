@@ -21,7 +21,7 @@ description:
     machine's,
     so it is left alone there and a warning says so.
 author:
-  - windfarm.airflow contributors
+  - windfarm.airflow contributors (@windfarm)
 options:
   listen_addresses:
     description:

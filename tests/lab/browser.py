@@ -8,7 +8,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 # No sandbox: the tests may run as root. The rest keeps Chromium from calling its maker.
 FLAGS = [
@@ -34,6 +34,10 @@ def logged_in(url: str, user: str, password: str) -> Iterator[Page]:
             page = browser.new_page(viewport={"width": 1400, "height": 800})
             page.set_default_timeout(60_000)
             page.goto(url)
+            try:
+                page.wait_for_selector("input[name=username]", timeout=30_000)
+            except TimeoutError as error:
+                raise RuntimeError(f"{url} leads to no login form but to {page.url}; see [api] base_url") from error
             page.fill("input[name=username]", user)
             page.fill("input[name=password]", password)
             page.click("input[type=submit]")

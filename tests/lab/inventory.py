@@ -118,9 +118,12 @@ class Inventory:
             stdin=f"{self.common('airflow_broker_password')}\n",
         )  # fmt: skip
 
+    def active_worker_units(self, host: str) -> list[str]:
+        words = ("list-units", "--plain", "--no-legend", "--state=active", "airflow-worker@*.service")
+        return [line.split()[0] for line in self.run(host, "systemctl", *words).splitlines()]
+
     def worker_unit(self, host: str) -> str:
         """The worker unit that takes tasks on this host now: one of two colours."""
-        listed = self.run(host, "systemctl", "list-units", "--plain", "--no-legend", "--state=active", "airflow-worker@*.service")
-        units = [line.split()[0] for line in listed.splitlines()]
+        units = self.active_worker_units(host)
         assert len(units) == 1, f"{host}: exactly one active worker unit expected, found {units}"
         return units[0]

@@ -171,15 +171,16 @@ def test_it_comes_back_after_a_crash_of_its_main_process(server: PostgreSQL) -> 
     assert server.started() != before
 
 
-def test_an_address_that_was_missing_at_the_start_is_bound_later(server: PostgreSQL, address: str) -> None:
-    """PostgreSQL goes on without it, so its settings look right."""
+def test_an_address_that_could_not_be_bound_at_the_start_is_bound_later(server: PostgreSQL, address: str) -> None:
+    """PostgreSQL goes on without it, and all its settings look right."""
+    taken = f"import socket, time; one = socket.create_server(('{address}', 5432)); time.sleep(60)"
     server.shell(
-        f"ip address del {address}/24 dev lo 2>/dev/null; sed -i s/{address}/192.0.2.1/ {server.conf}; "
-        f"systemctl restart {server.unit}; sed -i s/192.0.2.1/{address}/ {server.conf}"
+        f'systemctl stop {server.unit}; python3 -c "{taken}" & other=$!; sleep 1; systemctl start {server.unit}; kill $other'
     )
-    assert server.shell(f"ss -Hltn 'sport = :5432 and src {address}'") == ""
+    bound = f"ss -Hltn 'sport = :5432 and src {address}'"
+    assert server.shell(bound) == ""
     assert server.run().restarted
-    assert server.shell(f"ss -Hltn 'sport = :5432 and src {address}'") != ""
+    assert server.shell(bound) != ""
 
 
 @pytest.mark.parametrize(
@@ -210,6 +211,20 @@ def test_a_value_that_only_the_start_refuses_is_taken_back(restored: PostgreSQL)
     assert "postgresql_config" in run.message
     assert restored.shell(f"sha256sum {restored.conf}") == before
     assert restored.login("wind", "wind") == "wind|t"
+
+
+def test_the_own_name_on_a_host_that_debians_installer_set_up(restored: PostgreSQL, address: str) -> None:
+    """127.0.1.1 NAME in /etc/hosts: local clients come by that address, the others by the real one."""
+    restored.shell("cp /etc/hosts /etc/hosts.before; echo 127.0.1.1 own.lab.test >> /etc/hosts")
+    entry = {"database": "wind", "user": "wind", "address": "own.lab.test"}
+    try:
+        wish = {"postgresql_listen_addresses": ["127.0.0.1", "own.lab.test"], "postgresql_hba_entries": [entry]}
+        restored.run(**wish)
+        assert restored.run(**wish).changed == 0
+        assert restored.login("wind", "wind", "own.lab.test") == "wind|t"
+        assert restored.login("wind", "wind", address) == "wind|t"
+    finally:
+        restored.shell("cat /etc/hosts.before > /etc/hosts; rm /etc/hosts.before")
 
 
 def test_a_name_that_cannot_be_resolved_any_more_keeps_its_addresses(restored: PostgreSQL) -> None:

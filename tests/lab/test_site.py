@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from api import Airflow, wait
 from browser import logged_in
 from conftest import Shipment
 from inventory import ROOT, Inventory
+from playwright.sync_api import Page
 
 # The promise is 30 s from the end of the playbook.
 VISIBLE_SECONDS = 30
@@ -86,6 +87,12 @@ def observed(life_cycle: str, inventory: Inventory, airflow: Airflow) -> Observe
     return watch(inventory, airflow, "life_cycle", airflow.trigger("life_cycle"))
 
 
+@pytest.fixture(scope="module")
+def page(inventory: Inventory, airflow: Airflow) -> Iterator[Page]:
+    with logged_in(inventory.url, airflow.user, inventory.common("airflow_admin_password")) as opened:
+        yield opened
+
+
 @dataclass
 class Queued:
     run_id: str
@@ -140,9 +147,7 @@ def worker_of(inventory: Inventory, address: str) -> str:
 def test_00_init_was_done_before_any_component_started(inventory: Inventory) -> None:
     assert inventory.sql("select count(*) from alembic_version")[0] == ["1"]
     user = inventory.common("airflow_admin_user", "admin")
-    made = inventory.sql(
-        f"select extract(epoch from created_on at time zone 'UTC') from ab_user where username = '{user}'"  # noqa: S608
-    )
+    made = inventory.sql(f"select extract(epoch from created_on at time zone 'UTC') from ab_user where username = '{user}'")
     assert made, f"init made no user {user}"
     starts = {}
     for component, unit in {**CORE, "worker": "airflow-worker@*"}.items():
@@ -180,16 +185,12 @@ def test_01_a_changed_dag_file_is_parsed_within_30_seconds(life_cycle: str, ship
     wait("the new code is shown", end - time.monotonic(), lambda: shipment.marker in airflow.source("life_cycle"))
 
 
-def test_02_the_page_shows_the_dag_and_its_code(
-    life_cycle: str, shipment: Shipment, inventory: Inventory, airflow: Airflow
-) -> None:
-    password = inventory.common("airflow_admin_password")
-    with logged_in(inventory.url, airflow.user, password) as page:
-        page.goto(f"{inventory.url}/dags")
-        page.get_by_role("link", name="life_cycle", exact=True).first.wait_for()
-        page.goto(f"{inventory.url}/dags/life_cycle/code")
-        page.get_by_text(shipment.marker).first.wait_for()
-        page.get_by_text("leave_and_return").first.wait_for()
+def test_02_the_page_shows_the_dag_and_its_code(life_cycle: str, shipment: Shipment, inventory: Inventory, page: Page) -> None:
+    page.goto(f"{inventory.url}/dags")
+    page.get_by_role("link", name="life_cycle", exact=True).first.wait_for()
+    page.goto(f"{inventory.url}/dags/life_cycle/code")
+    page.get_by_text(shipment.marker).first.wait_for()
+    page.get_by_text("leave_and_return").first.wait_for()
 
 
 def test_03_the_dag_structure_is_in_postgresql(life_cycle: str, inventory: Inventory) -> None:
@@ -211,7 +212,7 @@ def test_04_the_scheduler_puts_a_message_into_redis(queued: Queued, inventory: I
     for queue, message in queued.waiting.items():
         body = base64.b64decode(json.loads(message)["body"]).decode()
         assert queued.run_id in body and queue.replace("test-", "on_") in body
-    states = inventory.sql(f"select state from task_instance where run_id = '{queued.run_id}'")  # noqa: S608
+    states = inventory.sql(f"select state from task_instance where run_id = '{queued.run_id}'")
     assert states == [["queued"]] * len(inventory.members["worker"])
 
 
@@ -246,17 +247,16 @@ def test_08_the_worker_writes_the_log(observed: Observed, inventory: Inventory, 
 def test_09_postgresql_says_success(observed: Observed, inventory: Inventory) -> None:
     assert [observed.last(task)["state"] for task in ("slow", "leave_and_return")] == ["success", "success"]
     assert observed.last("slow")["try"] == "1"
-    assert inventory.sql(f"select state from dag_run where run_id = '{observed.run_id}'") == [["success"]]  # noqa: S608
+    assert inventory.sql(f"select state from dag_run where run_id = '{observed.run_id}'") == [["success"]]
 
 
-def test_10_the_api_and_the_page_show_the_success(observed: Observed, inventory: Inventory, airflow: Airflow) -> None:
+def test_10_the_api_and_the_page_show_the_success(observed: Observed, inventory: Inventory, airflow: Airflow, page: Page) -> None:
     assert {task["task_id"]: task["state"] for task in airflow.tasks("life_cycle", observed.run_id)} == {
         "slow": "success",
         "leave_and_return": "success",
     }
-    with logged_in(inventory.url, airflow.user, inventory.common("airflow_admin_password")) as page:
-        page.goto(f"{inventory.url}/dags/life_cycle/runs/{observed.run_id}/tasks/slow")
-        page.get_by_test_id("state-badge").get_by_text("Success").first.wait_for()
+    page.goto(f"{inventory.url}/dags/life_cycle/runs/{observed.run_id}/tasks/slow")
+    page.get_by_test_id("state-badge").get_by_text("Success").first.wait_for()
 
 
 def test_10_the_smoke_dag_succeeds(inventory: Inventory) -> None:
@@ -284,7 +284,7 @@ def test_a_deferrable_task_passes_through_the_triggerer_and_back(
 
 def test_the_result_is_in_the_results_database(observed: Observed, inventory: Inventory) -> None:
     celery_id = observed.last("slow")["celery_id"]
-    statement = f"select status from celery_taskmeta where task_id = '{celery_id}'"  # noqa: S608
+    statement = f"select status from celery_taskmeta where task_id = '{celery_id}'"
     wait("the result row", 15, lambda: inventory.sql(statement, "results_database") == [["SUCCESS"]])
 
 
@@ -342,4 +342,43 @@ def test_11_the_logs_stay_readable_while_the_workers_are_stopped(
             assert f"{shipment.marker}: on " in airflow.log(task), f"log of {name}"
     finally:
         for name, unit in units.items():
-            inventory.run(name, "systemctl", "start", unit)
+            # A playbook may have started the other colour meanwhile.
+            if not inventory.active_worker_units(name):
+                inventory.run(name, "systemctl", "start", unit)
+
+
+# --- shipping ---------------------------------------------------------------------------------------------------------
+EXTRA = """
+from airflow.sdk import dag
+@dag(schedule=None)
+def life_cycle_extra(): pass
+life_cycle_extra()
+"""
+
+
+def test_a_removed_dag_file_is_removed_and_nothing_restarts(
+    life_cycle: str, shipment: Shipment, inventory: Inventory, airflow: Airflow
+) -> None:
+    folder = inventory.common("airflow_dags_folder", "/srv/airflow/dags")
+    readers = sorted({name for each in ("worker", "triggerer", "dag_processor") for name in inventory.members[each]})
+    foreign = f"{Path(folder).parent}/not-ours"
+
+    def main_pids() -> dict[str, str]:
+        show = ("systemctl", "show", "-P", "MainPID", "--state=active", "airflow-*")
+        return {name: inventory.run(name, *show) for name in inventory.plan["addresses"]}
+
+    before = main_pids()
+    extra = shipment.folder / "extra.py"
+    extra.write_text(EXTRA)
+    shipment.ship("extra")
+    airflow.wait_for_dag("life_cycle_extra", VISIBLE_SECONDS)
+    for name in readers:
+        inventory.run(name, "touch", foreign)
+    extra.unlink()
+    shipment.ship("removed")
+    for name in readers:
+        assert "extra.py" not in inventory.run(name, "ls", f"{folder}/").split()
+        inventory.run(name, "rm", foreign)
+    stale = "select is_stale from dag where dag_id = 'life_cycle_extra'"
+    wait("the DAG is no longer offered", 60, lambda: inventory.sql(stale) == [["t"]], interval=2)
+    assert main_pids() == before

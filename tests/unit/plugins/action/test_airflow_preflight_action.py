@@ -43,6 +43,13 @@ def test_a_broken_template_is_one_line(
     assert expected in capsys.readouterr().out
 
 
+def test_templates_may_use_the_roles_defaults(folder: pathlib.Path, controller: Any, write: Any) -> None:
+    config = 'airflow_config: {api: {port: "{{ airflow_webserver_port }}", x: "{{ groups.redis[0] }}"}}\n'
+    write(folder, {"group_vars/airflow.yml": "airflow_secrets_file: s.yml\n" + config})
+    controller([str(folder / "hosts.yml")]).run(airflow_secrets.ActionModule)
+    assert check(controller, folder)["secrets_file"]
+
+
 def test_what_the_role_manages_is_known(
     folder: pathlib.Path, controller: Any, write: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_preflight
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import SECRETS
 
 COLLECTION = str(pathlib.Path(__file__).resolve().parents[4])
-MANAGED = {"core": {"executor": "CeleryExecutor"}, "scheduler": {"enable_health_check": True}}
+MANAGED: dict[str, dict[str, Any]] = {"core": {"executor": "CeleryExecutor"}, "scheduler": {"enable_health_check": True}}
 GROUPS = {
     "all": ["db1", "control1", "worker1", "worker2"],
     "ungrouped": [],
@@ -149,7 +149,7 @@ def test_missing_secrets_are_one_line() -> None:
         ("airflow_jwt_secret", "abcdefgh" * 7, "is 56 bytes long, HS512 needs 64"),
     ],
 )
-def test_bad_secrets(name: str, value: object, expected: str) -> None:
+def test_bad_secrets(name: str, value: Any, expected: str) -> None:
     found = lines(**{name: value})
     assert len(found) == 1 and found[0].startswith(f"{name} — {expected}")
     assert str(value) not in found[0].replace(name, "") or value in name
