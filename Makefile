@@ -16,7 +16,7 @@ play := .venv/bin/ansible-playbook -i $(INVENTORY)
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/windfarm-airflow
 FLOOR ?= ../shared/bench/floor.sh
 SCENARIOS := site single postgresql redis
-PARTS := test-fast sanity package importer $(SCENARIOS:%=scenario-%)
+PARTS := test-fast sanity importer $(SCENARIOS:%=scenario-%)
 
 .PHONY: help
 help: ## Show this list

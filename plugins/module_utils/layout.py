@@ -74,6 +74,8 @@ def airflow_cfg(
             continue
         lines += ["", f"[{section}]"]
         for key, value in sorted(sections[section].items()):
+            if value is None:
+                continue
             text = _plain(value).replace("@DIRECTORY@", component["directory"])
             if "\n" in text.strip():
                 raise ValueError(f"airflow_config[{section}][{key}] holds a line break; airflow.cfg keeps only one line")

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from configparser import ConfigParser
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from ansible_collections.windfarm.airflow.plugins.module_utils import layout, services
 
-CATALOG = {
+CATALOG: dict[str, dict[str, Any]] = {
     "scheduler": {"groups": ["airflow_scheduler"], "exec": "airflow scheduler", "description": "s", "health": {}},
     "dag_processor": {"groups": ["airflow_dag_processor"], "exec": "airflow dag-processor", "description": "d", "health": {}},
     "worker": {
@@ -24,7 +25,7 @@ CATALOG = {
 NASTY = "p@ss:/?#[]%$\"' \\`ü"
 
 
-def components(*groups: str) -> dict[str, dict]:
+def components(*groups: str) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in layout.components_of(CATALOG, groups)}
 
 
@@ -77,7 +78,7 @@ def test_a_url_with_an_ipv6_address() -> None:
 
 
 def test_airflow_cfg_is_read_as_it_was_meant() -> None:
-    sections = {"core": {"parallelism": 8, "load_examples": False}, "logging": {"log_format": "%(message)s 100%"}}
+    sections: dict[str, dict[str, Any]] = {"core": {"parallelism": 8, "load_examples": False}, "logging": {"log_format": "%(message)s 100%"}}
     parser = ConfigParser()
     parser.read_string(layout.airflow_cfg(sections, components("airflow_scheduler")["scheduler"]))
     assert parser["logging"]["log_format"] == "%(message)s 100%"
@@ -113,5 +114,5 @@ def test_a_component_gets_only_the_secrets_that_it_may() -> None:
 
 
 def test_a_component_s_own_settings_win_over_all() -> None:
-    given = {"all": {"smtp": {"a": 1, "b": 1}}, "worker": {"smtp": {"b": 2}}, "scheduler": {"x": {"y": 1}}}
+    given: dict[str, dict[str, Any]] = {"all": {"smtp": {"a": 1, "b": 1}}, "worker": {"smtp": {"b": 2}}, "scheduler": {"x": {"y": 1}}}
     assert layout.for_component(given, "worker") == {"smtp": {"a": 1, "b": 2}}
