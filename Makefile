@@ -36,13 +36,8 @@ endef
 	.venv/bin/pip install -q --disable-pip-version-check -r requirements.txt -r tests/requirements.txt
 	@touch $@
 
-# The one collection that ours depends on, out of the wheel of the package `ansible`: Galaxy is not needed.
-collections/ready: tests/fetch_collections.py | .venv/ready
-	.venv/bin/python tests/fetch_collections.py $(cache)/wheels
-	@touch $@
-
 .PHONY: setup
-setup: .venv/ready collections/ready ## Make the virtual environment .venv and the folder collections/
+setup: .venv/ready ## Make the virtual environment .venv
 
 .PHONY: requirements
 requirements: setup ## Resolve the requirements files anew
@@ -102,6 +97,11 @@ scenario-%: setup ## One molecule scenario: scenario-site, -single, -postgresql,
 .PHONY: test
 test: setup ## Everything, as CI does
 	@.venv/bin/python tests/parts.py $(PARTS)
+
+LONG ?= tests/long
+.PHONY: test-long
+test-long: setup ## The long proofs (one alone: LONG=tests/long/test_x.py); each boots the hosts that it needs
+	@.venv/bin/pytest -v --durations=10 $(LONG)
 
 .PHONY: bench
 bench: setup ## Time from bare hosts to a DAG run, beside the floor (FLOOR=script), and of a second run

@@ -114,11 +114,11 @@ def plain_lock(folder: Path) -> Path:
 def run_floor(inventory: Path, script: Path, folder: Path) -> float:
     lab("up", str(inventory))
     container = f"windfarm-{FLOOR_NAME}"
-    for path in (script.resolve(), plain_lock(folder)):
+    for path in (script, plain_lock(folder)):
         subprocess.run([PODMAN, "cp", str(path), f"{container}:/root/{path.name}"], check=True)
     index = os.environ.get("PIP_INDEX_URL")
     settings = TRUST + ([f"PIP_INDEX_URL={index}", f"UV_DEFAULT_INDEX={index}"] if index else [])
-    run = stream([PODMAN, "exec", container, "env", *settings, "bash", f"/root/{script.name}", "/root/lock.txt"])
+    run = stream([PODMAN, "exec", container, "env", *settings, "bash", "/root/floor.sh", "/root/lock.txt"])
     return run.seconds
 
 
@@ -130,18 +130,18 @@ def memory(container: str) -> str:
 
 
 def measure_floor(script: Path) -> float | None:
-    """The floor's script gives up when one request takes 5 s, so it gets a second fresh host."""
     with tempfile.TemporaryDirectory() as name:
-        inventory = Path(name) / "floor.yml"
+        inventory, patient = Path(name) / "floor.yml", Path(name) / "floor.sh"
         inventory.write_text(f"all: {{hosts: {{{FLOOR_NAME}: {{ansible_host: 10.89.77.62, lab_image: bookworm}}}}}}\n")
-        for _attempt in range(2):
-            try:
-                return run_floor(inventory, script, Path(name))
-            except Failed as error:
-                print(error, flush=True)
-            finally:
-                lab("down", str(inventory))
-    return None
+        # It gives up when one request takes 5 s, which happens on a busy machine; it measures the same when it waits.
+        patient.write_text(script.read_text().replace("timeout=5", "timeout=60"))
+        try:
+            return run_floor(inventory, patient, Path(name))
+        except Failed as error:
+            print(error, flush=True)
+            return None
+        finally:
+            lab("down", str(inventory))
 
 
 def single(floor: float | None) -> list[str]:

@@ -14,7 +14,7 @@ fi
 
 cd "$work"
 unset ANSIBLE_CONFIG
-export ANSIBLE_COLLECTIONS_PATH=$work/installed:$top/collections
+export ANSIBLE_COLLECTIONS_PATH=$work/installed
 ansible-galaxy collection install --offline -p installed "$tarball" >/dev/null
 ansible-galaxy collection verify --offline windfarm.airflow
 for kind in module filter callback role; do

@@ -11,9 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 def run(command: str) -> tuple[str, int, float, str]:
     start = time.monotonic()
-    done = subprocess.run(
-        shlex.split(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    done = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return command, done.returncode, time.monotonic() - start, done.stdout
 
 

@@ -36,15 +36,17 @@ NETWORK = "windfarm-airflow"
 SUBNET = "10.89.77.0/24"
 LABEL = "windfarm.airflow.lab"
 HOSTS_MARK = "# windfarm-airflow lab"
-PACKAGES = (
-    "systemd,systemd-sysv,dbus,python3,python3-apt,sudo,iproute2,ca-certificates,procps,openssh-server,nftables,openssl"
-)
+PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-apt,sudo,iproute2,ca-certificates,procps,openssh-server,nftables,openssl"
+# Commands and files that must be there: the package that has each.
 TOOLS = {
     "podman": "podman",
     "crun": "crun",
+    "iptables": "iptables",
     "mmdebstrap": "mmdebstrap",
     "nft": "nftables",
     "ssh-keygen": "openssh-client",
+    "/usr/lib/podman/netavark": "netavark",
+    "/usr/lib/podman/aardvark-dns": "aardvark-dns",
 }
 BOOT_SECONDS = 90
 # $1: the files to lay over it, $2: the image's root. Masked: what in a privileged container would set up the machine's
@@ -146,9 +148,7 @@ def debian_sources(suite: str) -> list[tuple[str, str, str]]:
         text = "\n".join(line for line in path.read_text().splitlines() if not line.lstrip().startswith("#"))
         if path.suffix == ".sources":
             for stanza in re.split(r"\n\s*\n", text):
-                field = {
-                    k.lower(): v.split() for k, v in re.findall(r"^([\w-]+):[ \t]*(.*(?:\n[ \t].*)*)", stanza, re.M)
-                }
+                field = {k.lower(): v.split() for k, v in re.findall(r"^([\w-]+):[ \t]*(.*(?:\n[ \t].*)*)", stanza, re.M)}
                 if "deb" in field.get("types", []) and field.get("enabled", ["yes"]) != ["no"]:
                     components = " ".join(field.get("components", []))
                     rows += [(uri, s, components) for uri in field.get("uris", []) for s in field.get("suites", [])]
@@ -168,9 +168,7 @@ def debian_sources(suite: str) -> list[tuple[str, str, str]]:
 def apt_settings() -> str:
     """What apt needs here to reach its mirror: proxy, certificates, clock checks."""
     keep = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::Retries")
-    lines = [
-        line for line in run("apt-config", "dump").stdout.splitlines() if line.startswith(keep) and ' ""' not in line
-    ]
+    lines = [line for line in run("apt-config", "dump").stdout.splitlines() if line.startswith(keep) and ' ""' not in line]
     for scheme in ("http", "https"):
         proxy = os.environ.get(f"{scheme}_proxy")
         if proxy and not any(line.startswith(f"Acquire::{scheme}::Proxy ") for line in lines):
@@ -298,14 +296,16 @@ def wait_until_up(host: Host) -> None:
     raise SystemExit(f"lab: {host.name} did not boot in {BOOT_SECONDS} s ({state})")
 
 
-def names_here(hosts: list[Host], present: bool) -> None:
-    """Lines in the machine's /etc/hosts for the hosts that the inventory reaches by name."""
+def names_here(hosts: list[Host] | None, present: bool) -> None:
+    """Lines in the machine's /etc/hosts for the hosts that the inventory reaches by name; None: all lines of the lab."""
     path = Path("/etc/hosts")
     before = path.read_text()
-    gone = {host.address for host in hosts}
-    lines = [line for line in before.splitlines() if not (line.endswith(HOSTS_MARK) and line.split()[0] in gone)]
+    ours = [line for line in before.splitlines() if line.endswith(HOSTS_MARK)]
+    stale = ours if hosts is None else [line for line in ours if line.split()[0] in {host.address for host in hosts}]
+    lines = [line for line in before.splitlines() if line not in stale]
     if present:
-        lines += [f"{h.address} {h.reached_as} {HOSTS_MARK}" for h in hosts if h.reached_as not in (h.name, h.address)]
+        named = [host for host in hosts or [] if host.reached_as not in (host.name, host.address)]
+        lines += [f"{host.address} {host.reached_as} {HOSTS_MARK}" for host in named]
     after = "\n".join(lines) + "\n"
     if after != before:
         path.write_text(after)
@@ -350,14 +350,11 @@ def down(path: str | None, only: str | None) -> bool:
     if not shutil.which("podman"):
         return False
     known = own_containers()
-    hosts = read_inventory(path, only) if path else []
-    gone = [host.container for host in hosts if host.container in known] if path else list(known)
+    hosts = read_inventory(path, only) if path else None
+    gone = list(known) if hosts is None else [host.container for host in hosts if host.container in known]
     with ThreadPoolExecutor(max_workers=8) as pool:
         list(pool.map(remove, gone))
-    if path:
-        names_here(hosts, present=False)
-    else:
-        names_here([Host("", "", address, "", False) for address in known.values()], present=False)
+    names_here(hosts, present=False)
     if not own_containers():
         podman("network", "rm", "--force", NETWORK, check=False)
     for container in gone:

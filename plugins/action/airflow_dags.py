@@ -79,9 +79,7 @@ class ActionModule(ActionBase):
             archive.flush()
             folder = self._make_tmp_path()
             try:
-                args["payload_path"] = self._transfer_file(
-                    archive.name, self._connection._shell.join_path(folder, "dags.tar.gz")
-                )
+                args["payload_path"] = self._transfer_file(archive.name, self._connection._shell.join_path(folder, "dags.tar.gz"))
                 return self._call(args, task_vars)
             finally:
                 self._remove_tmp_path(folder)

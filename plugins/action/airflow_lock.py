@@ -13,7 +13,7 @@ import yaml
 from ansible.plugins.action import ActionBase
 from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock, airflow_secrets, controller_file
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_lock import LockError
-from ansible_collections.windfarm.airflow.plugins.module_utils.role_variables import RoleVariables
+from ansible_collections.windfarm.airflow.plugins.plugin_utils.role_variables import RoleVariables
 
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LOCKS = os.path.join(COLLECTION, airflow_lock.SHIPPED)

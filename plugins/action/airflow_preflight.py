@@ -10,7 +10,7 @@ from ansible import constants as C
 from ansible.plugins.action import ActionBase
 from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_preflight, airflow_secrets
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_preflight import Inventory, Problem
-from ansible_collections.windfarm.airflow.plugins.module_utils.role_variables import RoleVariables
+from ansible_collections.windfarm.airflow.plugins.plugin_utils.role_variables import RoleVariables
 
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 

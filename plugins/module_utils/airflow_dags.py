@@ -69,9 +69,7 @@ def scan(source: str, exclude: list[str] | None = None) -> Files:
         for parent, folders, names in os.walk(root, onerror=_raise):
             prefix = "" if parent == root else os.path.relpath(parent, root) + "/"
             links = [each for each in folders if os.path.islink(os.path.join(parent, each))]
-            folders[:] = sorted(
-                each for each in folders if each not in links and not _excluded(prefix + each, patterns)
-            )
+            folders[:] = sorted(each for each in folders if each not in links and not _excluded(prefix + each, patterns))
             for name in names + links:
                 if not _excluded(prefix + name, patterns):
                     files[prefix + name] = _entry(root, prefix + name)
@@ -100,8 +98,7 @@ def _entry(root: str, relative: str) -> dict[str, Any]:
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         raise DagsError(
-            f"airflow_dags_source: {path} is neither a file, a folder nor a link: remove it, or name it in "
-            "airflow_dags_exclude"
+            f"airflow_dags_source: {path} is neither a file, a folder nor a link: remove it, or name it in airflow_dags_exclude"
         )
     digest, size = _sha256(path)
     return {"sha256": digest, "size": size, "executable": bool(mode & stat.S_IXUSR)}
@@ -170,9 +167,7 @@ class Store:
         self.keep_seconds = keep_seconds
         self.store = f"{self.folder}.revisions"
         if not os.path.isabs(folder) or self.folder.count("/") < 2:
-            raise DagsError(
-                f"airflow_dags_folder: {folder!r} must be an absolute path below a folder, such as /srv/airflow/dags"
-            )
+            raise DagsError(f"airflow_dags_folder: {folder!r} must be an absolute path below a folder, such as /srv/airflow/dags")
 
     # --- reading -----------------------------------------------------------------------------------------------------
     def current(self) -> str | None:

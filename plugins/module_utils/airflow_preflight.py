@@ -116,9 +116,11 @@ def check_required_groups(inventory: Inventory) -> list[Problem]:
     if not inventory.has_airflow():
         return []
     problems = []
+    # The misspelt name is told of by check_group_names, and that is the only mistake.
+    misspelt = {_near(group, GROUPS) for group in inventory.groups if group not in GROUPS and inventory.members(group)}
     for group in (*EXTERNAL, *COMPONENTS):
         variable = EXTERNAL.get(group)
-        if inventory.members(group) or (variable and any(inventory.values(variable).values())):
+        if inventory.members(group) or group in misspelt or (variable and any(inventory.values(variable).values())):
             continue
         cure = f"put a host into it, or set {variable} to a server that you run" if variable else "put a host into it"
         problems.append(Problem(f"group {group}", "has no host", cure))

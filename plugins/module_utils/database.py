@@ -83,7 +83,7 @@ class Database:
             os.setgid(account.pw_gid)
             os.setuid(account.pw_uid)
 
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
             [os.path.join(self.release, "bin", "python"), "-c", source],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

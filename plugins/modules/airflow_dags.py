@@ -130,9 +130,7 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_dags impo
 )
 
 
-def diffs(
-    store: Store, tree: str | None, before: Files, archive: IO[bytes], drifted: list[str]
-) -> list[dict[str, Any]]:
+def diffs(store: Store, tree: str | None, before: Files, archive: IO[bytes], drifted: list[str]) -> list[dict[str, Any]]:
     """The list of files, then the texts that are small enough to read."""
     members = unpack(archive)
     after: Files = json.load(next(members)[1])

@@ -54,7 +54,8 @@ options:
     description: What this host must have, by C(memory_mb), C(processors) and C(disk_mb).
     type: dict
     default: {}
-author: windfarm.airflow contributors
+author:
+  - windfarm.airflow contributors (@windfarm)
 attributes:
   check_mode:
     description: Can run in check mode and predict changes, also where nothing is installed yet.

@@ -109,7 +109,8 @@ options:
         description: The file whose content is the hash over all other files of its service.
         type: bool
         default: false
-author: windfarm.airflow contributors
+author:
+  - windfarm.airflow contributors (@windfarm)
 attributes:
   check_mode:
     description: Can run in check mode and predict changes.

@@ -91,7 +91,8 @@ options:
     description: Filled in by the action plugin.
     type: str
     default: ""
-author: windfarm.airflow contributors
+author:
+  - windfarm.airflow contributors (@windfarm)
 attributes:
   check_mode:
     description: Can run in check mode and predict changes.

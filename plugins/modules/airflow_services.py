@@ -78,7 +78,8 @@ options:
     description: Addresses of the hosts of each component, for O(state=removed).
     type: dict
     default: {}
-author: windfarm.airflow contributors
+author:
+  - windfarm.airflow contributors (@windfarm)
 attributes:
   check_mode:
     description: Can run in check mode and predict changes.

@@ -286,7 +286,7 @@ class Server:
     def as_postgres(
         self, command: list[str], data: str = "", env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return subprocess.run(  # pylint: disable=ansible-bad-function
             command,
             input=data,
             capture_output=True,

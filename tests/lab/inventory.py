@@ -15,6 +15,7 @@ from ansible import constants as C
 from ansible.cli import CLI
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import VaultSecretsContext
 from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar
 from ansible.vars.hostvars import HostVars
@@ -35,7 +36,9 @@ class Inventory:
     def __init__(self, path: str) -> None:
         self.path = path
         loader = DataLoader()
-        CLI.setup_vault_secrets(loader, C.DEFAULT_VAULT_IDENTITY_LIST, auto_prompt=False)
+        # Once per process is all that Ansible allows.
+        if VaultSecretsContext.current(optional=True) is None:
+            CLI.setup_vault_secrets(loader, C.DEFAULT_VAULT_IDENTITY_LIST, auto_prompt=False)
         manager = InventoryManager(loader=loader, sources=[path])
         variables = VariableManager(loader=loader, inventory=manager)
         self.groups: dict[str, list[str]] = {

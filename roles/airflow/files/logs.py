@@ -27,7 +27,7 @@ async def serve(address: str, folders: list) -> None:
 
     servers, sockets = [], []
     for entry in folders:
-        port, _, folder = entry.partition("=")
+        port, folder = entry.split("=", 1)
         # create_app reads the folder from the configuration, once.
         os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"] = folder
         servers.append(uvicorn.Server(uvicorn.Config(create_app(), log_level="warning", access_log=False)))

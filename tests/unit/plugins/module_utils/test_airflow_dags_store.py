@@ -316,8 +316,6 @@ def test_compare_and_summary(source: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("content_", "shown"), [(b"x\n", "x\n"), (b"\0", None), (b"\xff", None), (b"x" * 70_000, None)]
-)
+@pytest.mark.parametrize(("content_", "shown"), [(b"x\n", "x\n"), (b"\0", None), (b"\xff", None), (b"x" * 70_000, None)])
 def test_only_small_texts_are_shown(content_: bytes, shown: str | None) -> None:
     assert dags.text(content_) == shown

@@ -78,7 +78,10 @@ def test_a_url_with_an_ipv6_address() -> None:
 
 
 def test_airflow_cfg_is_read_as_it_was_meant() -> None:
-    sections: dict[str, dict[str, Any]] = {"core": {"parallelism": 8, "load_examples": False}, "logging": {"log_format": "%(message)s 100%"}}
+    sections: dict[str, dict[str, Any]] = {
+        "core": {"parallelism": 8, "load_examples": False},
+        "logging": {"log_format": "%(message)s 100%"},
+    }
     parser = ConfigParser()
     parser.read_string(layout.airflow_cfg(sections, components("airflow_scheduler")["scheduler"]))
     assert parser["logging"]["log_format"] == "%(message)s 100%"
@@ -114,5 +117,9 @@ def test_a_component_gets_only_the_secrets_that_it_may() -> None:
 
 
 def test_a_component_s_own_settings_win_over_all() -> None:
-    given: dict[str, dict[str, Any]] = {"all": {"smtp": {"a": 1, "b": 1}}, "worker": {"smtp": {"b": 2}}, "scheduler": {"x": {"y": 1}}}
+    given: dict[str, dict[str, Any]] = {
+        "all": {"smtp": {"a": 1, "b": 1}},
+        "worker": {"smtp": {"b": 2}},
+        "scheduler": {"x": {"y": 1}},
+    }
     assert layout.for_component(given, "worker") == {"smtp": {"a": 1, "b": 2}}

@@ -97,6 +97,12 @@ def test_groups(groups: dict[str, Any], expected: str) -> None:
     assert any(expected in line for line in lines(groups))
 
 
+def test_a_misspelt_group_is_one_line() -> None:
+    """Not another one for the group that is empty because of it."""
+    assert len(lines({"airflow_worker": None, "airflow_workers": ["worker1", "worker2"]})) == 1
+    assert len(lines({"postgresql": None, "postgresq": ["db1"]})) == 1
+
+
 @pytest.mark.parametrize(
     ("hosts", "expected"),
     [

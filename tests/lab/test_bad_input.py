@@ -1,0 +1,199 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Broken copies of the cluster's inventory: site.yml ends with one clear line each, before it has connected to any host.
+
+Wrong operating systems and architectures are in tests/unit (test_preflight_rules.py): the lab has no such host.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_lock import describe_locks
+from inventory import ROOT, Inventory
+
+LOCKS = ROOT / "roles/airflow/files/locks"
+RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.M)
+PROBLEM = re.compile(r"^  \d+\. (.*)$", re.M)
+TASKS = re.compile(r"^TASK \[(.*)\]", re.M)
+ONLY_TASK = "Find every mistake in the inventory"
+# The cures, to the letter.
+MAKE_SECRETS = "run the playbook windfarm.airflow.secrets (playbooks/secrets.yml) with this inventory"
+GOOD_SECRET = f"remove it and {MAKE_SECRETS}, which makes a good one"
+CONFIG_SHAPE = "write it as {section: {key: value}}"
+
+
+class Copy:
+    """A copy of the inventory under test that a case breaks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def edit(self, file: str, change: Callable[[dict[str, Any]], object]) -> None:
+        path = self.folder / file
+        content = yaml.safe_load(path.read_text()) or {}
+        change(content)
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def hosts(self, change: Callable[[dict[str, Any]], object]) -> None:
+        self.edit("hosts.yml", change)
+
+    def components(self, change: Callable[[dict[str, Any]], object]) -> None:
+        self.edit("hosts.yml", lambda groups: change(groups["airflow"]["children"]))
+
+    def secret(self, name: str, value: str | None) -> None:
+        self.edit(
+            "group_vars/all/vault.yml",
+            lambda secrets: secrets.pop(name) if value is None else secrets.update({name: value}),
+        )
+
+    def set(self, **variables: Any) -> None:
+        self.edit("group_vars/all/airflow.yml", lambda settings: settings.update(variables))
+
+
+def play(inventory: Path, *arguments: str) -> tuple[int, str]:
+    tool = str(Path(sys.executable).with_name("ansible-playbook"))
+    done = subprocess.run([tool, "-i", str(inventory), *arguments], cwd=ROOT, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture()
+def copy(tmp_path: Path, inventory: Inventory) -> Iterator[Copy]:
+    folder = tmp_path / "inventory"
+    shutil.copytree(inventory.path, folder)
+    made = Copy(folder)
+    # The original's path is relative to its folder.
+    made.set(airflow_dags_source=str(ROOT / "dags"))
+    yield made
+
+
+def no_flower_but_misspelt(components: dict[str, Any]) -> None:
+    components["airflow_flowers"] = components.pop("airflow_flower")
+
+
+CASES: dict[str, tuple[Callable[[Copy], object], str]] = {
+    "empty group": (
+        lambda copy: copy.components(lambda groups: groups["airflow_triggerer"].update(hosts={})),
+        "group airflow_triggerer — has no host — put a host into it",
+    ),
+    "no database": (
+        lambda copy: copy.hosts(lambda groups: groups["postgresql"].update(hosts={})),
+        "group postgresql — has no host — put a host into it, or set airflow_database_host to a server that you run",
+    ),
+    "misspelt group": (
+        lambda copy: copy.components(lambda groups: groups.update(airflow_workers=groups.pop("airflow_worker"))),
+        "group airflow_workers — is not a group of this collection — did you mean airflow_worker?",
+    ),
+    "misspelt optional group": (
+        lambda copy: copy.components(no_flower_but_misspelt),
+        "group airflow_flowers — is not a group of this collection — did you mean airflow_flower?",
+    ),
+    "missing secret": (
+        lambda copy: copy.secret("airflow_jwt_secret", None),
+        f"airflow_jwt_secret — is not defined — {MAKE_SECRETS}",
+    ),
+    "missing secrets": (
+        lambda copy: (copy.folder / "group_vars/all/vault.yml").unlink(),
+        "airflow_fernet_key, airflow_jwt_secret, airflow_api_secret_key, airflow_database_password, "
+        "airflow_results_database_password, airflow_broker_password, airflow_flower_password, airflow_admin_password "
+        f"— are not defined — {MAKE_SECRETS}",
+    ),
+    "placeholder secret": (
+        lambda copy: copy.secret("airflow_database_password", "changeme-changeme-changeme"),
+        f"airflow_database_password — is a placeholder — {GOOD_SECRET}",
+    ),
+    "short JWT secret": (
+        lambda copy: copy.secret("airflow_jwt_secret", "Kx9" * 20),
+        f"airflow_jwt_secret — is 60 bytes long, HS512 needs 64 — {GOOD_SECRET}",
+    ),
+    "invalid Fernet key": (
+        lambda copy: copy.secret("airflow_fernet_key", "Kx9" * 20),
+        f"airflow_fernet_key — is no Fernet key (32 bytes in URL-safe base64) — {GOOD_SECRET}",
+    ),
+    "version without lock": (
+        lambda copy: copy.set(airflow_version="3.9.9"),
+        f"airflow_version — there is no lock for Airflow 3.9.9 — set one of {describe_locks(str(LOCKS))}, "
+        "or run `make lock AIRFLOW=3.9.9` in a checkout",
+    ),
+    "two names for one machine": (
+        lambda copy: copy.components(
+            lambda groups: groups["airflow_worker"]["hosts"].update(worker9=groups["airflow_worker"]["hosts"]["worker1"])
+        ),
+        "hosts worker1, worker9 — are one machine, 10.89.77.13 — use one inventory name per machine; it may be in any number of groups",
+    ),
+    "reserved key": (
+        lambda copy: copy.set(airflow_config={"core": {"executor": "LocalExecutor"}}),
+        "airflow_config.core.executor — is managed by the role — remove it; the variables of role airflow set what may be set",
+    ),
+    "sensitive key": (
+        lambda copy: copy.set(airflow_config={"core": {"fernet_key": "x"}}),
+        "airflow_config.core.fernet_key — is secret — set airflow_fernet_key instead",
+    ),
+    "sensitive key without a variable": (
+        lambda copy: copy.set(airflow_config={"smtp": {"smtp_password": "x"}}),
+        "airflow_config.smtp.smtp_password — is secret — move it to airflow_secret_config, which keeps it out of airflow.cfg",
+    ),
+    "settings of a wrong shape": (
+        lambda copy: copy.set(airflow_config=["core.parallelism=4"]),
+        f"airflow_config — is a list, no dictionary — {CONFIG_SHAPE}",
+    ),
+    "section of a wrong shape": (
+        lambda copy: copy.set(airflow_config={"core": "parallelism=4"}),
+        f"airflow_config.core — is a text, no dictionary — {CONFIG_SHAPE}",
+    ),
+    "packages that nobody resolved": (
+        lambda copy: copy.set(airflow_requirements=["tabulate-nobody-locked"]),
+        "airflow_requirements — not resolved yet, {folder}/locks/airflow-3.3.2-py3.11.txt is missing — "
+        "run the playbook windfarm.airflow.lock (playbooks/lock.yml) with this inventory",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mistake_is_one_line_and_no_host_is_touched(case: str, copy: Copy) -> None:
+    damage, expected = CASES[case]
+    damage(copy)
+    rc, output = play(copy.folder, "playbooks/site.yml")
+    assert rc == 2, output
+    assert PROBLEM.findall(output) == [expected.replace("{folder}", str(copy.folder))], output
+    assert "1 problem, no host was changed" in output
+    assert TASKS.findall(output) == [ONLY_TASK], "a task ran that connects to hosts"
+    recap = RECAP.findall(output)
+    assert recap and all(changed == unreachable == "0" for _host, _ok, changed, unreachable, _failed in recap), output
+
+
+def test_all_mistakes_are_told_at_once(copy: Copy) -> None:
+    for case in ("empty group", "version without lock", "reserved key"):
+        CASES[case][0](copy)
+    rc, output = play(copy.folder, "playbooks/site.yml")
+    assert rc == 2
+    assert sorted(PROBLEM.findall(output)) == sorted(CASES[case][1] for case in ("empty group", "version without lock", "reserved key"))
+
+
+def test_the_sound_inventory_has_no_problem(copy: Copy) -> None:
+    rc, output = play(copy.folder, "playbooks/preflight.yml")
+    assert rc == 0, output
+    assert not PROBLEM.findall(output)
+    assert {(changed, failed) for _host, _ok, changed, _unreachable, failed in RECAP.findall(output)} == {("0", "0")}
+
+
+def test_a_host_without_systemd(tmp_path: Path, inventory: Inventory) -> None:
+    """This machine is the host, so what the rule sees is what a real host says."""
+    if Path("/run/systemd/system").exists():
+        pytest.skip("systemd runs this machine")
+    folder = tmp_path / "inventory"
+    shutil.copytree(ROOT / "inventories" / "single", folder)
+    shutil.copy(Path(inventory.path) / "group_vars/all/vault.yml", folder / "group_vars/all/vault.yml")
+    rc, output = play(folder, "playbooks/site.yml")
+    assert rc == 2, output
+    found = PROBLEM.findall(output)
+    assert [line for line in found if re.fullmatch(r"host airflow1 — is run by \S+, not by systemd — boot it with systemd .*", line)]
+    assert [(changed, failed) for _host, _ok, changed, _unreachable, failed in RECAP.findall(output)] == [("0", "1")]

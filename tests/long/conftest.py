@@ -1,0 +1,10 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Proofs that take minutes. Each boots the hosts that it needs, one at a time, and removes them again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
