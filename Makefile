@@ -101,7 +101,7 @@ test: setup ## Everything, as CI does
 LONG ?= tests/long
 .PHONY: test-long
 test-long: setup ## The long proofs (one alone: LONG=tests/long/test_x.py); each boots the hosts that it needs
-	@.venv/bin/pytest -v --durations=10 $(LONG)
+	@.venv/bin/pytest -v -rP --durations=10 $(LONG)
 
 .PHONY: bench
 bench: setup ## Time from bare hosts to a DAG run, beside the floor (FLOOR=script), and of a second run

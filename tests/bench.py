@@ -11,6 +11,7 @@ Only ratios from one run count: these machines are noisy.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -20,9 +21,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-BIN = Path(sys.executable).parent
-PODMAN = str(ROOT / "molecule/lab/podman")
+sys.path.insert(0, str(Path(__file__).resolve().parent / "lab"))
+
+from fresh import BIN, LAB, Fresh, lab
+from inventory import ROOT
+
+PODMAN = str(LAB / "podman")
 LOCK = ROOT / "roles/airflow/files/locks"
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)")
 SLOWEST = 8
@@ -73,10 +77,6 @@ def stream(argv: list[str]) -> Run:
     return run
 
 
-def lab(*argv: str) -> None:
-    subprocess.run([sys.executable, str(ROOT / "molecule/lab/lab.py"), *argv], check=True)
-
-
 def playbook(inventory: Path, name: str) -> Run:
     return stream([str(BIN / "ansible-playbook"), "-i", str(inventory), f"playbooks/{name}.yml"])
 
@@ -92,14 +92,13 @@ def deploy(inventory: Path) -> tuple[Run, Run, Run]:
 def report(title: str, first: Run, smoke: Run, second: Run, floor: float | None, factor: float, most: float) -> list[str]:
     total = first.seconds + smoke.seconds
     beside = f", {total / floor:.2f} times the floor of {floor:.1f} s (aim {factor})" if floor else ""
+    timeline = [f"  {title}, first run {seconds:6.1f} s  {step}" for seconds, step in first.steps if seconds >= 0.1]
     lines = [
         f"{title}: bare to DAG success {total:.1f} s (site {first.seconds:.1f}, DAG {smoke.seconds:.1f}){beside}",
         f"{title}: second run {second.seconds:.1f} s (aim {most:.0f}), changed {second.changed}, tasks: {second.tasks}",
     ]
-    for name, run in (("first run", first), ("second run", second)):
-        slowest = sorted(run.steps, reverse=True)[:SLOWEST]
-        lines += [f"  {name:10} {seconds:6.1f} s  {step}" for seconds, step in slowest]
-    return lines
+    slowest = sorted(second.steps, reverse=True)[:SLOWEST]
+    return lines + timeline + [f"  {title}, second run {seconds:5.1f} s  {step}" for seconds, step in slowest]
 
 
 def plain_lock(folder: Path) -> Path:
@@ -111,57 +110,59 @@ def plain_lock(folder: Path) -> Path:
     return plain
 
 
-def run_floor(inventory: Path, script: Path, folder: Path) -> float:
-    lab("up", str(inventory))
-    container = f"windfarm-{FLOOR_NAME}"
-    for path in (script, plain_lock(folder)):
-        subprocess.run([PODMAN, "cp", str(path), f"{container}:/root/{path.name}"], check=True)
+def run_floor(host: Fresh, script: Path, folder: Path) -> float:
+    for path in (script.resolve(), plain_lock(folder)):
+        subprocess.run([PODMAN, "cp", str(path), f"{host.container}:/root/{path.name}"], check=True)
     index = os.environ.get("PIP_INDEX_URL")
     settings = TRUST + ([f"PIP_INDEX_URL={index}", f"UV_DEFAULT_INDEX={index}"] if index else [])
-    run = stream([PODMAN, "exec", container, "env", *settings, "bash", "/root/floor.sh", "/root/lock.txt"])
+    run = stream([PODMAN, "exec", host.container, "env", *settings, "bash", f"/root/{script.name}", "/root/lock.txt"])
     return run.seconds
 
 
-def memory(container: str) -> str:
-    """The host's memory while nothing runs: shares of shared pages counted once."""
-    count = "grep -h ^Pss: /proc/[0-9]*/smaps_rollup 2>/dev/null | awk '{s+=$2} END {printf \"%.0f\", s/1024}'"
-    done = subprocess.run([PODMAN, "exec", container, "sh", "-c", count], check=True, capture_output=True, text=True)
-    return f"{done.stdout} MiB"
+# Shares of shared pages counted once, by systemd unit.
+MEMORY = r"""
+import glob, json, re
+units = {}
+for path in glob.glob("/proc/[0-9]*/cgroup"):
+    try:
+        unit = re.search(r"/([^/]+\.service)", open(path).read())
+        pss = re.search(r"^Pss: +(\d+)", open(path.replace("cgroup", "smaps_rollup")).read(), re.M)
+    except OSError:
+        continue
+    if unit and pss:
+        units[unit[1]] = units.get(unit[1], 0) + int(pss[1])
+print(json.dumps(units))
+"""
+
+
+def memory(host: Fresh) -> list[str]:
+    """What the host's services hold while nothing runs."""
+    held = {unit: size / 1024 for unit, size in json.loads(host.run("python3", "-c", MEMORY)).items()}
+    airflow = {unit: size for unit, size in held.items() if unit.startswith("airflow-")}
+    parts = ", ".join(f"{unit.removesuffix('.service')} {size:.0f}" for unit, size in sorted(airflow.items()))
+    return [
+        f"single host: memory idle {sum(airflow.values()):.0f} MiB for Airflow ({parts})",
+        f"single host: memory idle {sum(held.values()):.0f} MiB for all services",
+    ]
 
 
 def measure_floor(script: Path) -> float | None:
-    with tempfile.TemporaryDirectory() as name:
-        inventory, patient = Path(name) / "floor.yml", Path(name) / "floor.sh"
-        inventory.write_text(f"all: {{hosts: {{{FLOOR_NAME}: {{ansible_host: 10.89.77.62, lab_image: bookworm}}}}}}\n")
-        # It gives up when one request takes 5 s, which happens on a busy machine; it measures the same when it waits.
-        patient.write_text(script.read_text().replace("timeout=5", "timeout=60"))
-        try:
-            return run_floor(inventory, patient, Path(name))
-        except Failed as error:
-            print(error, flush=True)
-            return None
-        finally:
-            lab("down", str(inventory))
+    """The floor's script gives up when one request takes 5 s, so it gets a second fresh host."""
+    for _attempt in range(2):
+        with tempfile.TemporaryDirectory() as name:
+            try:
+                with Fresh(Path(name) / "inventory", FLOOR_NAME, "10.89.77.62") as host:
+                    return run_floor(host, script, Path(name))
+            except Failed as error:
+                print(error, flush=True)
+    return None
 
 
 def single(floor: float | None) -> list[str]:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        text = (ROOT / "inventories/lab-single/hosts.yml").read_text().replace("lab_image: trixie", "lab_image: bookworm")
-        (folder / "group_vars/all").mkdir(parents=True)
-        (folder / "group_vars/all/lab.yml").symlink_to(ROOT / "inventories/lab/group_vars/all/lab.yml")
-        settings = (ROOT / "inventories/lab-single/group_vars/all/airflow.yml").read_text()
-        (folder / "group_vars/all/airflow.yml").write_text(settings.replace("{{ inventory_dir }}/../..", str(ROOT)))
-        inventory = folder / "hosts.yml"
-        inventory.write_text(text.replace("airflow1", OURS_NAME).replace("10.89.77.21", "10.89.77.61"))
-        try:
-            lab("up", str(inventory))
-            runs = deploy(inventory)
-            time.sleep(10)
-            idle = memory(f"windfarm-{OURS_NAME}")
-        finally:
-            lab("down", str(inventory))
-    return [*report("single host", *runs, floor, 1.5, 8), f"single host: memory of all processes, idle: {idle}"]
+    with tempfile.TemporaryDirectory() as name, Fresh(Path(name) / "inventory", OURS_NAME, "10.89.77.61") as host:
+        runs = deploy(host.path)
+        time.sleep(10)
+        return [*report("single host", *runs, floor, 1.5, 8), *memory(host)]
 
 
 def four(floor: float | None) -> list[str]:
@@ -176,9 +177,13 @@ def main() -> None:
     parser.add_argument("which", nargs="*", default=["single", "lab"], help="single, lab (default: both)")
     parser.add_argument("--floor", type=Path, help="the floor's script; without it no ratio is printed")
     options = parser.parse_args()
-    floor = measure_floor(options.floor) if options.floor and options.floor.exists() else None
+    floor, why = None, "no floor script given"
+    if options.floor:
+        there = options.floor.exists()
+        floor = measure_floor(options.floor) if there else None
+        why = f"the floor failed, {options.floor}" if there else f"there is no {options.floor}"
     results = [line for name, measure in (("single", single), ("lab", four)) if name in options.which for line in measure(floor)]
-    print("\n===== bench" + ("" if floor else " (no floor script given: no ratios)") + f", {CORES} processors")
+    print("\n===== bench" + ("" if floor else f" (no ratios: {why})") + f", {CORES} processors")
     print("\n".join(results))
 
 

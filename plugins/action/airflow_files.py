@@ -25,7 +25,10 @@ class ActionModule(ActionBase):
         variables = dict(task_vars or {})
         if "__airflow_cluster" in variables:
             # Templated anew at each use otherwise: once per file and secret, over all hosts.
-            variables["__airflow_cluster"] = plan(variables["hostvars"], variables["groups"])
+            try:
+                variables["__airflow_cluster"] = plan(variables["hostvars"], variables["groups"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise AnsibleActionFail(f"the inventory cannot be read as a cluster: {error!r}") from error
         files = [self._rendered(dict(file), variables) for file in self._task.args.get("files") or []]
         hashes = self._stamp(files)
         for file in files:
@@ -55,14 +58,14 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _stamp(files: list[dict[str, Any]]) -> dict[str, str]:
-        """The hash over a service's files is itself a file, for root alone: it covers secrets."""
+        """The hash over all files of a service replaces the text @HASH@ in them. It covers at least one long random secret."""
         digests: dict[str, Any] = {}
         for file in files:
-            if file.get("part_of") and not file.get("stamped"):
+            if file.get("part_of"):
                 digest = digests.setdefault(file["part_of"], hashlib.sha256())
                 digest.update(f"{file['path']}\0{file['content']}\0".encode())
         hashes = {service: digest.hexdigest()[:16] for service, digest in digests.items()}
         for file in files:
-            if file.get("stamped"):
-                file["content"] = f"{hashes[file['part_of']]}\n"
+            if file.get("part_of"):
+                file["content"] = file["content"].replace("@HASH@", hashes[file["part_of"]])
         return hashes

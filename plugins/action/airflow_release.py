@@ -45,7 +45,8 @@ def own_uv() -> str:
 
 
 class ActionModule(ActionBase):
-    TRANSFERS_FILES = True
+    # It makes its own folder, and only when there is something to send.
+    TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
@@ -70,7 +71,10 @@ class ActionModule(ActionBase):
             )
         lock = locks[found["python"]]
         built = self._build(arguments, uv, lock, found["uv_present"], task_vars)
-        return {**result, **built, "changed": True} if not built.get("failed") else {**result, **built}
+        if built.get("failed"):
+            return {**result, **built}
+        # The first call also knows what Debian packages it installed.
+        return {**result, **built, "changed": True, "diff": found["diff"]}
 
     def _locks(self, arguments: dict[str, Any]) -> dict[str, str]:
         """Lock by Python version; one that the user names serves every Python that it does not exclude itself."""

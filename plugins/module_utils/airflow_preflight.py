@@ -62,6 +62,8 @@ VARIABLES = (
     "airflow_address",
     "airflow_config",
     "airflow_secret_config",
+    "airflow_worker_queues",
+    "airflow_flower_user",
     *EXTERNAL.values(),
     "ansible_host",
     "ansible_port",
@@ -152,18 +154,6 @@ def check_group_tree(inventory: Inventory) -> list[Problem]:
     problems = [
         Problem(f"group {group}", "is not a child of group airflow", "list it under `airflow: children:`") for group in outside
     ]
-    # A misspelt group is told of by its name; its hosts need no line of their own.
-    groups = [group for group in inventory.groups if group.startswith("airflow") and group != "airflow"]
-    placed = {host for group in groups for host in inventory.members(group)}
-    for host in inventory.members("airflow"):
-        if host not in placed:
-            problems.append(
-                Problem(
-                    f"host {host}",
-                    "is in group airflow, but in no component's group",
-                    f"put it into one of {', '.join(children)}",
-                )
-            )
     return problems
 
 
@@ -271,6 +261,48 @@ def check_secret_values(inventory: Inventory) -> list[Problem]:
         for what in sorted(filter(None, found)):
             problems.append(Problem(name, what, f"remove it and {SECRETS_PLAYBOOK}, which makes a good one"))
     return problems
+
+
+# Airflow expands these as a shell would, in everything that it reads from the environment.
+_EXPANDED = ("airflow_jwt_secret", "airflow_api_secret_key", "airflow_flower_password", "airflow_flower_user")
+
+
+def check_expanded_values(inventory: Inventory) -> list[Problem]:
+    problems = []
+    for name in _EXPANDED:
+        forbidden = {"$": "$", "\n": "a line break"}
+        if name.startswith("airflow_flower"):
+            forbidden |= {",": "a comma"} if name.endswith("password") else {",": "a comma", ":": "a colon"}
+        for value in {str(value) for value in inventory.values(name).values()}:
+            found = [word for character, word in forbidden.items() if character in value]
+            found += ["~ at its start"] if value.startswith("~") else []
+            if found:
+                what = f"holds {' and '.join(found)}, which Airflow or Flower would read as something else"
+                problems.append(Problem(name, what, "use a value without it"))
+    return problems
+
+
+# Names that become words of a unit's command line
+
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_words(inventory: Inventory) -> list[Problem]:
+    cure = "use letters, digits, dots, dashes and underscores, beginning with a letter or digit"
+    problems = [
+        Problem(f"host {host}", "has a name that Celery and systemd would read as something else", cure)
+        for host in inventory.members("airflow")
+        if not _WORD.fullmatch(host)
+    ]
+    wrong: dict[Problem, None] = {}
+    for queues in inventory.values("airflow_worker_queues").values():
+        if not isinstance(queues, list) or not queues:
+            wrong[Problem("airflow_worker_queues", "is no list of names", "write a list such as [default]")] = None
+            continue
+        for queue in queues:
+            if not _WORD.fullmatch(str(queue)):
+                wrong[Problem("airflow_worker_queues", f"has the queue {queue!r}", cure)] = None
+    return [*problems, *wrong]
 
 
 # Releases
@@ -421,6 +453,8 @@ INVENTORY_RULES: tuple[Callable[[Inventory], list[Problem]], ...] = (
     check_loopback,
     check_secrets_present,
     check_secret_values,
+    check_expanded_values,
+    check_words,
     check_version,
     check_requirements,
     check_config,

@@ -78,8 +78,9 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         return "127.0.0.1" if single else str(hostvars[host].get("ansible_host") or host)
 
     addresses = {host: address(host) for host in everyone}
-    # Any host can answer for cluster-wide variables; the first keeps the answer the same in every play.
-    common: Mapping[str, Any] = hostvars[everyone[0]] if everyone else {}
+    # Any Airflow host can answer for cluster-wide variables; the first keeps the answer the same in every play.
+    spokesmen = sorted(groups.get("airflow", [])) or everyone
+    common: Mapping[str, Any] = hostvars[spokesmen[0]] if spokesmen else {}
 
     def server(name: str, given: str) -> str:
         explicit = _get(common, given)

@@ -10,7 +10,6 @@ import pwd
 import re
 import stat
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -125,7 +124,7 @@ def ensure_file(wanted: Mapping[str, Any], check: bool) -> dict[str, Any] | None
     """Like ensure_directory; the new content appears at once or not at all, with its mode from the start."""
     path, content = wanted["path"], wanted["content"]
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             before: str | None = file.read()
     except (FileNotFoundError, NotADirectoryError):
         before = None
@@ -145,7 +144,9 @@ def ensure_file(wanted: Mapping[str, Any], check: bool) -> dict[str, Any] | None
 def write(path: str, content: str, wanted: Mapping[str, Any]) -> None:
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o755, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.")
+    # A fixed name: what a killed run leaves, perhaps a secret, is overwritten by the next.
+    temporary = os.path.join(folder, f".{os.path.basename(path)}.new")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(content)
@@ -170,6 +171,8 @@ def converge(
     check: bool,
 ) -> list[dict[str, Any]]:
     """Bring the host to what is wanted, in an order that holds after an interruption; one diff per change."""
+    # Hardened hosts give root another one, and folders on the way to a file would be closed to the services.
+    os.umask(0o022)
     diffs = []
     accounts = missing_accounts(groups, users)
     if accounts:

@@ -87,6 +87,8 @@ def environment_file(variables: Mapping[str, Any]) -> str:
     """systemd's EnvironmentFile format: everything in double quotes, with what stays special there escaped."""
     lines = []
     for name, value in sorted(variables.items()):
+        if value is None:
+            continue
         text = _plain(value)
         if not _NAME.match(str(name)):
             raise ValueError(f"{name!r} is no name for an environment variable; use letters, digits and _")
@@ -104,6 +106,8 @@ def secret_environment(
     values = {name: value for kind in allowed for name, value in known[kind].items()}
     for section, options in extra.items():
         for key, value in options.items():
+            if value is None:
+                continue
             values[f"AIRFLOW__{section.upper()}__{key.upper()}"] = _plain(value)
     return values
 
@@ -133,10 +137,10 @@ def _files(components: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "secret": True,
             }
         )
-        files.append({"part_of": component["service"], "path": f"{component['config']}/hash", "mode": "0600", "stamped": True})
+        files.extend({**common, "mode": "0644", **extra} for extra in component.get("files", []))
+        # Last, as it carries the hash over all of them.
         if "exec" in component:
             files.append({**common, "path": component["unit"], "template": "airflow.service.j2", "mode": "0644"})
-        files.extend({**common, "mode": "0644", **extra} for extra in component.get("files", []))
     return files
 
 

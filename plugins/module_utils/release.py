@@ -144,6 +144,8 @@ def build(path: str, python: str, parameters: Mapping[str, Any], manifest: Mappi
         tables = heads(site_packages)
         if not all(table["heads"] for table in tables.values()):
             raise ReleaseError("the lock holds no apache-airflow or no apache-airflow-providers-fab; add both")
+        # Before the file that calls it complete: a power loss must not leave one with empty files.
+        os.sync()
         handle = os.path.join(path, f".{MANIFEST}")
         with open(handle, "w", encoding="utf-8") as file:
             json.dump({**manifest, "migrations": tables}, file, indent=2)

@@ -19,9 +19,9 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from ansible_collections.windfarm.airflow.plugins.module_utils.host_files import write
+from ansible_collections.windfarm.airflow.plugins.module_utils.host_files import ensure_directory, write
 
 UNITS = "/etc/systemd/system"
 DRAINED = "/etc/airflow/drained"
@@ -108,13 +108,17 @@ def running_tasks(control_group: str) -> list[str]:
     """What the task supervisors in a control group work on, from their process titles."""
     tasks = []
     for path in glob.glob(f"/sys/fs/cgroup{control_group}/**/cgroup.procs", recursive=True) if control_group else []:
-        with open(path, encoding="ascii") as file:
-            pids = file.read().split()
+        # Both may end while they are looked at.
+        try:
+            with open(path, encoding="ascii") as file:
+                pids = file.read().split()
+        except OSError:
+            continue
         for pid in pids:
             try:
                 with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
                     title = file.read().replace("\0", " ").strip()
-            except (FileNotFoundError, ProcessLookupError):
+            except OSError:
                 continue
             if title.startswith("airflow supervisor:"):
                 tasks.append(title.partition(":")[2].strip())
@@ -188,8 +192,8 @@ class Host:
     # What is wanted --------------------------------------------------------
 
     def wanted_hash(self, service: Mapping[str, Any]) -> str:
-        """What check mode computed but did not write, else what is on disk."""
-        return self.hashes.get(service["service"], "") or read_hash(f"{service['config']}/hash")
+        """What entry prepare has rendered, or in check mode would write."""
+        return self.hashes.get(service["service"], "")
 
     def units(self, service: Mapping[str, Any]) -> list[str]:
         if service["instance"]:
@@ -222,15 +226,22 @@ class Host:
         plain = [service for service in self.services if not service["instance"]]
         coloured = [service for service in self.services if service["instance"]]
         started = [self.start_plain(service, state) for service in plain]
-        chosen = [(service, self.start_colour(service, state)) for service in coloured]
+        problems: list[str] = []
+        chosen = []
+        for service in coloured:
+            try:
+                chosen.append((service, self.start_colour(service, state)))
+            except ServicesError as error:
+                problems.append(str(error))
         waiting = [(service, unit) for service, unit in [*zip(plain, started), *chosen] if unit and not self.check]
         failed = self.wait_healthy(waiting)
         for service, unit in chosen:
             if unit:
                 self.finish_colours(service, unit, state, failed.get(unit))
         self.apply_enablement()
-        if failed:
-            raise ServicesError("\n".join(failed.values()))
+        problems += failed.values()
+        if problems:
+            raise ServicesError("\n".join(problems))
 
     def start_plain(self, service: Mapping[str, Any], state: Mapping[str, Mapping[str, str]]) -> str:
         (unit,) = self.units(service)
@@ -273,64 +284,47 @@ class Host:
     def start_colour(self, service: Mapping[str, Any], state: Mapping[str, Mapping[str, str]]) -> str:
         """The unit that is to serve: the one that already has this hash, else the idle one, started."""
         wanted = self.wanted_hash(service)
-        found = {colour: state.get(unit, {}) for colour, unit in zip(COLOURS, self.units(service))}
         unit_of = dict(zip(COLOURS, self.units(service)))
+        found = {colour: state.get(unit, {}) for colour, unit in unit_of.items()}
         for colour, properties in found.items():
             if properties.get("ActiveState") == "deactivating":
                 self.note_draining(unit_of[colour], properties)
         if os.path.exists(DRAINED):
             self.notes.append(f"{service['service']} is drained ({DRAINED}) and is left so")
             return ""
-        up = [c for c in COLOURS if found[c].get("ActiveState") in ("active", "activating")]
-        for colour in up:
-            if running_hash(unit_of[colour]) == wanted:
-                return unit_of[colour]
-        if up and self.restart == "wait":
-            self.drain_and_wait(unit_of[up[0]])
-            idle = up[0]
-        else:
-            idle = self.idle_colour(service, found, unit_of, up)
-        self.materialise(service, idle)
-        self.act(f"start {unit_of[idle]}", "start", "--no-block", unit_of[idle])
-        return unit_of[idle]
-
-    def idle_colour(
-        self,
-        service: Mapping[str, Any],
-        found: Mapping[str, Mapping[str, str]],
-        unit_of: Mapping[str, str],
-        up: Sequence[str],
-    ) -> str:
-        free = [c for c in COLOURS if found[c].get("ActiveState") not in ("active", "activating", "deactivating")]
-        if free:
-            enabled = [c for c in free if found[c].get("UnitFileState") == "enabled"]
-            return (enabled or free)[0]
-        # A third generation waits for the first to end.
-        draining = [c for c in COLOURS if c not in up]
-        self.actions.append(f"wait for {unit_of[draining[0]]} to finish its tasks")
-        if not self.check:
-            self.wait_inactive([unit_of[c] for c in draining])
-            ended = show([unit_of[c] for c in draining])
-            draining = [c for c in draining if ended[unit_of[c]]["ActiveState"] not in ("active", "deactivating")]
-        return draining[0]
+        choice = choose_colour(
+            {colour: properties.get("ActiveState", "inactive") for colour, properties in found.items()},
+            {colour: running_hash(unit_of[colour]) == wanted for colour in COLOURS},
+            {colour: properties.get("UnitFileState") == "enabled" for colour, properties in found.items()},
+            self.restart,
+        )
+        if choice.serves:
+            return unit_of[choice.colour]
+        for colour in choice.stop:
+            self.act(f"let {unit_of[colour]} finish its tasks and stop, first", "stop", "--no-block", unit_of[colour])
+        if choice.wait:
+            self.actions.append(f"wait for {' and '.join(unit_of[colour] for colour in choice.wait)} to finish")
+        colour = choice.colour
+        if choice.wait and not self.check:
+            ended = self.wait_inactive([unit_of[one] for one in choice.wait], choice.wait_for_all)
+            colour = colour if unit_of[colour] in ended else split_unit(ended[0])[1]
+        self.materialise(service, colour)
+        self.act(f"start {unit_of[colour]}", "start", "--no-block", unit_of[colour])
+        return unit_of[colour]
 
     def note_draining(self, unit: str, properties: Mapping[str, str]) -> None:
         tasks = running_tasks(properties.get("ControlGroup", ""))
         named = f": {', '.join(tasks)}" if tasks else ""
         self.notes.append(f"{unit} finishes {len(tasks)} running tasks{named}")
 
-    def drain_and_wait(self, unit: str) -> None:
-        self.act(f"stop {unit} and wait for its tasks", "stop", "--no-block", unit)
-        if not self.check:
-            self.wait_inactive([unit])
-
-    def wait_inactive(self, units: Sequence[str]) -> None:
-        """Until one of the units has ended."""
+    def wait_inactive(self, units: Sequence[str], all_of_them: bool) -> list[str]:
+        """Until one of the units, or all of them, have ended; which have."""
         deadline = time.monotonic() + self.drain_timeout
         while True:
             found = show(units)
-            if any(one["ActiveState"] not in ("active", "deactivating") for one in found.values()):
-                return
+            ended = [unit for unit in units if found[unit]["ActiveState"] in ("inactive", "failed")]
+            if ended and (len(ended) == len(units) or not all_of_them):
+                return ended
             if time.monotonic() > deadline:
                 tasks = [task for one in found.values() for task in running_tasks(one["ControlGroup"])]
                 raise ServicesError(
@@ -343,7 +337,8 @@ class Host:
         """The colour's own unit, configuration and environment: the other colour keeps the ones that it runs with."""
         if self.check:
             return
-        for name, mode in (("airflow.cfg", "0644"), ("environment", "0600"), ("hash", "0600"), ("unit", "0644")):
+        ensure_directory({"path": f"{service['config']}-{colour}", "mode": "0755"}, False)
+        for name, mode in (("airflow.cfg", "0644"), ("environment", "0600"), ("unit", "0644")):
             with open(f"{service['config']}/{name}", encoding="utf-8") as file:
                 content = (
                     file.read()
@@ -366,7 +361,8 @@ class Host:
             if before not in ("active", "activating") and any(
                 state.get(unit, {}).get("ActiveState") == "active" for unit in others
             ):
-                self.act(f"stop {serving}", "stop", serving)
+                self.act(f"stop {serving}", "stop", "--no-block", serving)
+                self.notes.append(f"{serving} finishes what it may have taken")
             return
         self.enable(serving, state.get(serving, {}))
         target = target_of(service["service"])
@@ -393,6 +389,8 @@ class Host:
     def wait_one(self, service: Mapping[str, Any], unit: str, deadline: float) -> str:
         wanted = self.wanted_hash(service)
         detail = ""
+        # systemd counts on over the stop of a restart, and begins anew only with the next start.
+        fewest = None
         while True:
             properties = show([unit])[unit]
             running = properties["ActiveState"] == "active" and running_hash(unit) == wanted
@@ -402,10 +400,12 @@ class Host:
                     return ""
             else:
                 detail = f"{properties['ActiveState']} ({properties['SubState']})"
-            crashed = int(properties["NRestarts"] or 0) >= CRASHES and not running
+            restarts = int(properties["NRestarts"] or 0)
+            fewest = restarts if fewest is None else min(fewest, restarts)
+            crashed = not running and restarts - fewest >= CRASHES
             if crashed or time.monotonic() > deadline:
                 slow = f"is not healthy after {self.health_timeout:.0f} s (airflow_health_timeout)"
-                why = f"was restarted {properties['NRestarts']} times" if crashed else slow
+                why = f"was restarted {restarts - fewest} times" if crashed else slow
                 return f"{unit} {why}: {detail}. Its journal ends:\n{journal(unit)}"
             time.sleep(0.5)
 
@@ -427,11 +427,12 @@ class Host:
         wanted = {unit for service in self.services for unit in self.units(service)}
         return [unit for unit in own_units() if unit not in wanted]
 
-    def remove(self, catalog: Mapping[str, Mapping[str, Any]], peers: Mapping[str, Sequence[str]]) -> None:
+    def remove(self, catalog: Mapping[str, Mapping[str, Any]], peers: Mapping[str, Sequence[str]], proven: Sequence[str]) -> None:
+        """Take away what is leaving; `proven` names the components that this run has seen healthy on another host."""
         state = show(self.leaving())
         # The log server goes last: while a worker finishes its tasks, their logs stay readable.
         for unit in sorted(state, key=lambda one: one == "airflow-logs.service"):
-            self.remove_unit(unit, state[unit], catalog, peers)
+            self.remove_unit(unit, state[unit], catalog, peers, proven)
         self.apply_enablement()
         if state and not self.check:
             systemctl("daemon-reload")
@@ -442,18 +443,22 @@ class Host:
         properties: Mapping[str, str],
         catalog: Mapping[str, Mapping[str, Any]],
         peers: Mapping[str, Sequence[str]],
+        proven: Sequence[str],
     ) -> None:
         stem, colour = split_unit(unit)
         name = stem.partition("@")[0].replace("airflow-", "", 1).replace("-", "_")
         config = f"/etc/airflow/{stem.replace('airflow-', '', 1)}"
         own = f"{config}-{colour}" if colour else config
         active = properties["ActiveState"] in ("active", "activating")
-        if active:
+        # The database may have closed its door to this host already, so what the run has seen counts first.
+        if active and name not in proven:
             health = dict(catalog.get(name, {}).get("health", {}))
             if "name" in health:
                 health["name"] = health["name"].replace("@COLOUR@", colour)
             problem = last_of_its_kind(self.python, name, health, peers.get(name, []), own)
-            if problem:
+            if problem and self.check and peers.get(name):
+                self.notes.append(f"{unit} leaves when the one on {', '.join(peers[name])} answers")
+            elif problem:
                 raise ServicesError(f"{unit} is to leave this host, but {problem}. It was left as it is")
         self.disable(unit, properties)
         waits = name == "logs" and any("finishes" in note or "removed by a later run" in note for note in self.notes)
@@ -467,16 +472,51 @@ class Host:
         self.act(f"stop and remove {unit}", "stop", unit)
         if self.check:
             return
+        # The unit goes last: by it the next run sees that there is something left to remove.
+        paths = [own]
+        if not any(split_unit(other)[0] == stem for other in own_units() if other != unit):
+            paths.append(config)
+            if os.path.exists(f"{UNITS}/{target_of(stem)}"):
+                self._disable.append(target_of(stem))
+                paths.append(f"{UNITS}/{target_of(stem)}")
         self.apply_enablement()
         self._disable = []
-        paths = [f"{UNITS}/{unit}", own]
-        if not any(split_unit(other)[0] == stem for other in own_units() if other != unit):
-            paths += [config, f"{UNITS}/{target_of(stem)}"]
-        for path in paths:
+        for path in [*paths, f"{UNITS}/{unit}"]:
             if os.path.isdir(path):
                 shutil.rmtree(path)
             elif os.path.exists(path):
                 os.unlink(path)
+
+
+class Choice(NamedTuple):
+    """Which colour is to serve, and what comes before it may start."""
+
+    colour: str
+    serves: bool = False
+    stop: Sequence[str] = ()
+    wait: Sequence[str] = ()
+    wait_for_all: bool = True
+
+
+def choose_colour(states: Mapping[str, str], current: Mapping[str, bool], enabled: Mapping[str, bool], restart: str) -> Choice:
+    """From the states of both colours, whether each was started with what is wanted now, and which one boot would start."""
+    up = [colour for colour in COLOURS if states[colour] in ("active", "activating", "reloading")]
+    busy = [colour for colour in COLOURS if states[colour] == "deactivating"]
+    free = [colour for colour in COLOURS if colour not in up and colour not in busy]
+    served = sorted((colour for colour in up if current[colour]), key=lambda colour: not enabled[colour])
+    if served:
+        return Choice(served[0], serves=True)
+    if restart == "wait":
+        colour = (up or busy or sorted(free, key=lambda one: not enabled[one]))[0]
+        return Choice(colour, stop=up, wait=[*up, *busy])
+    if len(up) == 2:
+        # An interrupted run left both: the enabled one has served, the other was on trial.
+        trial = sorted(up, key=lambda colour: enabled[colour])[0]
+        return Choice(trial, stop=[trial], wait=[trial])
+    if free:
+        return Choice(sorted(free, key=lambda colour: not enabled[colour])[0])
+    # A third generation waits for one before it to end.
+    return Choice(busy[0], wait=busy, wait_for_all=False)
 
 
 def target_of(service: str) -> str:

@@ -25,6 +25,10 @@ options:
     type: str
     choices: [migrated, verified]
     default: migrated
+  host:
+    description: Inventory name of the host that is asked, for the message of V(verified).
+    type: str
+    default: ""
   wait:
     description: Seconds to wait for PostgreSQL.
     type: int
@@ -90,6 +94,8 @@ admin:
   sample: [password]
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.windfarm.airflow.plugins.module_utils.database import (
     Database,
@@ -100,15 +106,43 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.database import (
 )
 
 
+def check_resources(module: AnsibleModule, new: bool) -> None:
+    """Refuse or warn of what is short; disk only before there is a database, as a running cluster fills it."""
+    parameters = module.params
+    if parameters["resource_check"] == "skip":
+        return
+    minimum = {name: least for name, least in parameters["minimum"].items() if new or name != "disk_mb"}
+    for shortage in shortages(minimum, parameters["release"]):
+        if parameters["resource_check"] == "enforce":
+            module.fail_json(msg=f"this host has too little: {shortage}. Give it more, or set airflow_resource_check: warn")
+        module.warn(f"this host has too little: {shortage}")
+
+
+def unprepared(admin: dict[str, str] | None, wait: float) -> dict[str, Any]:
+    """What check mode can say before the release is there: with another one of this host it can still read."""
+    other = Database(None)
+    if not other.prepared():
+        return {"pending": ["everything"], "admin": ["user"] if admin else []}
+    try:
+        found = other.wait(admin, wait)
+    except DatabaseError:
+        return {"pending": ["everything"], "admin": ["user"] if admin else []}
+    pending = ["not known before the release is installed"]
+    return {"pending": pending, "admin": admin_wrong(found["admin"]) if admin else []}
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "release": {"type": "path"},
             "migrations": {"type": "dict", "default": {}},
             "state": {"type": "str", "choices": ["migrated", "verified"], "default": "migrated"},
+            "host": {"type": "str", "default": ""},
             "wait": {"type": "int", "default": 120},
             "admin": {
                 "type": "dict",
+                # As a whole: the journal gets its text, in which a password with a quote would not be found and hidden.
+                "no_log": True,
                 "options": {
                     "username": {"type": "str", "required": True},
                     "email": {"type": "str", "required": True},
@@ -123,25 +157,21 @@ def main() -> None:
     )
     parameters = module.params
     admin = parameters["admin"]
-    if parameters["resource_check"] != "skip":
-        for shortage in shortages(parameters["minimum"], parameters["release"]):
-            if parameters["resource_check"] == "enforce":
-                module.fail_json(msg=f"this host has too little: {shortage}. Give it more, or set airflow_resource_check: warn")
-            module.warn(f"this host has too little: {shortage}")
+    module.no_log_values = {admin["password"]} if admin else set()
     database = Database(parameters["release"])
     verified = parameters["state"] == "verified"
     if module.check_mode and not database.prepared():
-        # What would be asked is not installed yet.
-        module.exit_json(changed=not verified, pending=["everything"], admin=["user"] if admin else [])
+        module.exit_json(changed=not verified, **unprepared(admin, parameters["wait"]))
     try:
         migrations = database.migrations()
         migrations = parameters["migrations"] or migrations
         found = database.wait(admin, parameters["wait"])
         pending = judge(found["revisions"], migrations)
         wrong = admin_wrong(found["admin"]) if admin else []
+        check_resources(module, new=not found["revisions"])
         if verified and pending:
             raise DatabaseError(
-                "the database does not have the schema of this release yet; include this scheduler host in the run (--limit)"
+                f"the database does not have the schema of this release yet; add {parameters['host'] or 'this host'} to --limit"
             )
         if (pending or wrong) and not module.check_mode:
             database.apply(bool(pending), admin if wrong else None)

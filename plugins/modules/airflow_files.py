@@ -11,8 +11,8 @@ version_added: 0.1.0
 description:
   - Renders templates on the controller and brings users, directories and files of the host to what is wanted, in one call.
   - A file is replaced at once or not at all, and has its mode from the start.
-  - Files that belong to one service make up a hash, which the file marked O(files[].stamped) holds. A unit that copies it at
-    its start shows what its process was started with.
+  - Files that belong to one service make up a hash, which replaces the text C(@HASH@) in them. A unit that writes it down when
+    it starts shows what its process was started with.
 options:
   groups:
     description: System groups that must exist.
@@ -105,10 +105,6 @@ options:
       part_of:
         description: Name of the service that must notice when this file changes.
         type: str
-      stamped:
-        description: The file whose content is the hash over all other files of its service.
-        type: bool
-        default: false
 author:
   - windfarm.airflow contributors (@windfarm)
 attributes:
@@ -137,10 +133,6 @@ EXAMPLES = r"""
         mode: "0600"
         secret: true
         part_of: airflow-scheduler
-      - path: /etc/airflow/scheduler/hash
-        mode: "0600"
-        part_of: airflow-scheduler
-        stamped: true
 """
 
 RETURN = r"""
@@ -192,29 +184,30 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "default": [],
+                # On the whole list: in its text, as the journal gets it, no single content would be found and hidden.
+                "no_log": True,
                 "options": {
                     "path": {"type": "path", "required": True},
                     "template": {"type": "str"},
                     "src": {"type": "str"},
                     "vars": {"type": "dict"},
-                    "content": {"type": "str", "no_log": True},
+                    "content": {"type": "str"},
                     "mode": {"type": "str", "default": "0644"},
                     "secret": {"type": "bool", "default": False, "no_log": False},
                     "part_of": {"type": "str"},
-                    "stamped": {"type": "bool", "default": False},
                     **place,
                 },
             },
         },
         supports_check_mode=True,
     )
-    for file in module.params["files"]:
-        if file["content"] is None:
-            module.fail_json(msg=f"{file['path']}: neither content nor a rendered template")
     # no_log has kept the contents out of the journal. In the answer it would black out all that equals a file, so from here
     # mask() hides what is secret in a diff, and the arguments do not go back at all.
     module.no_log_values = set()
     answer: dict[str, Any] = {"invocation": {"module_args": {}}}
+    for file in module.params["files"]:
+        if file["content"] is None:
+            module.fail_json(msg=f"{file['path']}: neither content nor a rendered template", **answer)
     try:
         diffs = converge(
             module.params["groups"],

@@ -22,6 +22,11 @@ options:
     description: Interpreter of the host that the environment is built with.
     type: str
     default: python3
+  packages:
+    description: Debian packages that the host needs; apt is asked only for what is missing.
+    type: list
+    elements: str
+    default: []
   requirements:
     description: The user's own packages, which the lock must have been resolved for.
     type: list
@@ -140,6 +145,7 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.release import (
     describe_python,
     read_manifest,
 )
+from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import Host, ServerError
 
 
 def main() -> None:
@@ -148,6 +154,7 @@ def main() -> None:
         argument_spec={
             "version": {"type": "str", "required": True},
             "python": {"type": "str", "default": "python3"},
+            "packages": {"type": "list", "elements": "str", "default": []},
             "requirements": {"type": "list", "elements": "str", "default": []},
             "directory": {"type": "path", "default": "/opt/airflow/releases"},
             "lock_file": text,
@@ -169,7 +176,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     parameters = module.params
+    host = Host(module)
     try:
+        for package in parameters["packages"]:
+            if not host.installed(package):
+                host.install(package)
         python = describe_python(parameters["python"])
         name = parameters["candidates"].get(python["version"])
         if not name:
@@ -185,12 +196,13 @@ def main() -> None:
             described = {"name": name, "version": parameters["version"], "python": python["version"]}
             build(path, python["path"], parameters, described)
             manifest = read_manifest(path)
-    except (ReleaseError, OSError) as error:
+    except (ReleaseError, ServerError, OSError) as error:
         module.fail_json(msg=str(error))
+    actions = host.actions + ([] if present else [f"build {path}"])
     uv = os.path.join(os.path.dirname(parameters["directory"]), "uv", parameters["uv_digest"])
     module.exit_json(
-        changed=not present,
-        diff={"before": "", "after": "" if present else f"{path}\n"},
+        changed=bool(actions),
+        diff={"before": "", "after": "".join(f"{action}\n" for action in actions)},
         name=name,
         path=path,
         python=python["version"],

@@ -75,9 +75,18 @@ options:
     type: dict
     default: {}
   peers:
-    description: Addresses of the hosts of each component, for O(state=removed).
+    description: Addresses of the other hosts of each component, for O(state=removed).
     type: dict
     default: {}
+  members:
+    description: Names of the hosts of each component, for O(state=removed).
+    type: dict
+    default: {}
+  healthy:
+    description: Names of the other hosts that this run has converged, for O(state=removed).
+    type: list
+    elements: str
+    default: []
 author:
   - windfarm.airflow contributors (@windfarm)
 attributes:
@@ -148,6 +157,8 @@ def main() -> None:
             "restart": {"type": "str", "choices": ["overlap", "wait"], "default": "overlap"},
             "catalog": {"type": "dict", "default": {}},
             "peers": {"type": "dict", "default": {}},
+            "members": {"type": "dict", "default": {}},
+            "healthy": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -164,7 +175,8 @@ def main() -> None:
     problem = None
     try:
         if parameters["state"] == "removed":
-            host.remove(parameters["catalog"], parameters["peers"])
+            proven = [name for name, hosts in parameters["members"].items() if set(hosts) & set(parameters["healthy"])]
+            host.remove(parameters["catalog"], parameters["peers"], proven)
         else:
             host.converge()
     except (ServicesError, OSError) as error:

@@ -127,7 +127,8 @@ CASES: dict[str, tuple[Callable[[Copy], object], str]] = {
         lambda copy: copy.components(
             lambda groups: groups["airflow_worker"]["hosts"].update(worker9=groups["airflow_worker"]["hosts"]["worker1"])
         ),
-        "hosts worker1, worker9 — are one machine, 10.89.77.13 — use one inventory name per machine; it may be in any number of groups",
+        "hosts worker1, worker9 — are one machine, 10.89.77.13 — use one inventory name per machine; "
+        "it may be in any number of groups",
     ),
     "reserved key": (
         lambda copy: copy.set(airflow_config={"core": {"executor": "LocalExecutor"}}),
@@ -175,7 +176,9 @@ def test_all_mistakes_are_told_at_once(copy: Copy) -> None:
         CASES[case][0](copy)
     rc, output = play(copy.folder, "playbooks/site.yml")
     assert rc == 2
-    assert sorted(PROBLEM.findall(output)) == sorted(CASES[case][1] for case in ("empty group", "version without lock", "reserved key"))
+    assert sorted(PROBLEM.findall(output)) == sorted(
+        CASES[case][1] for case in ("empty group", "version without lock", "reserved key")
+    )
 
 
 def test_the_sound_inventory_has_no_problem(copy: Copy) -> None:
@@ -195,5 +198,7 @@ def test_a_host_without_systemd(tmp_path: Path, inventory: Inventory) -> None:
     rc, output = play(folder, "playbooks/site.yml")
     assert rc == 2, output
     found = PROBLEM.findall(output)
-    assert [line for line in found if re.fullmatch(r"host airflow1 — is run by \S+, not by systemd — boot it with systemd .*", line)]
+    assert [
+        line for line in found if re.fullmatch(r"host airflow1 — is run by \S+, not by systemd — boot it with systemd .*", line)
+    ]
     assert [(changed, failed) for _host, _ok, changed, _unreachable, failed in RECAP.findall(output)] == [("0", "1")]

@@ -258,3 +258,12 @@ def test_a_drained_host_stays_drained(inventory: Inventory, dags: dict[str, str]
         inventory.run(host, "rm", "/etc/airflow/drained")
         site(inventory.path, **dags)
     assert inventory.worker_unit(host)
+
+
+def test_no_secret_is_in_a_journal(inventory: Inventory, dags: dict[str, str]) -> None:
+    """Modules report their arguments to the journal of each host, at every run."""
+    site(inventory.path, **dags)
+    for host in {name for names in inventory.members.values() for name in names}:
+        patterns = "".join(f"{inventory.common(name)}\n" for name in SECRETS)
+        script = "cat > /run/patterns; journalctl --quiet --no-pager | grep -cFf /run/patterns; rm /run/patterns"
+        assert inventory.run(host, "sh", "-c", script, stdin=patterns, check=False).splitlines()[0] == "0", host

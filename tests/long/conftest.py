@@ -8,3 +8,6 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
+
+# Makes the checkout an installed collection, before a test imports from it.
+import inventory  # noqa: F401

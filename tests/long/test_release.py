@@ -1,6 +1,7 @@
 # Copyright (c) 2026 windfarm.airflow contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""How a release comes onto a host: without any network, with packages of one's own, after an interruption, never from a stale lock."""
+"""How a release comes onto a host: without any network, after an interruption, with packages of one's own, never from a
+stale lock."""
 
 from __future__ import annotations
 
@@ -67,7 +68,9 @@ def version(host: Fresh) -> str:
 
 def test_without_any_network(host: Fresh, wheels: Path, cut: None) -> None:
     # A host that never had a network has no fresh lists of Debian's packages either.
-    host.run("sh", "-c", "rm -rf /var/lib/apt/lists /var/lib/apt/periodic && mkdir -p -m 755 /var/lib/apt/lists && touch -d 2020-01-01 /var/lib/apt/lists")
+    host.run("rm", "-rf", "/var/lib/apt/lists", "/var/lib/apt/periodic")
+    host.run("mkdir", "/var/lib/apt/lists")
+    host.run("touch", "-d", "2020-01-01", "/var/lib/apt/lists")
     output = host.must(PREPARE, "-e", f"airflow_wheel_directory={wheels}")
     assert changed(output)[host.name] > 0
     assert version(host) == "3.3.2"
@@ -103,6 +106,17 @@ def test_an_interrupted_build_is_begun_anew(host: Fresh) -> None:
     assert changed(host.must(PREPARE)) == {host.name: 0}
 
 
+def test_a_debian_package_that_is_missing_is_installed(host: Fresh) -> None:
+    """Also where the package lists are missing, as the first test left them."""
+    status = ("dpkg-query", "-W", "-f", "${db:Status-Status}", "file")
+    assert host.run(*status, check=False) != "installed"
+    wanted = ("-e", '{"airflow_packages": ["sudo", "file"]}')
+    assert changed(host.must(PREPARE, "--check", *wanted)) == {host.name: 1}
+    assert changed(host.must(PREPARE, *wanted)) == {host.name: 1}
+    assert host.run(*status) == "installed"
+    assert changed(host.must(PREPARE, *wanted)) == {host.name: 0}
+
+
 def test_packages_that_nobody_resolved_are_refused(host: Fresh) -> None:
     before = host.releases()
     host.set(airflow_requirements=[EXTRA])
@@ -125,7 +139,10 @@ def test_packages_of_ones_own(host: Fresh) -> None:
     after = host.releases()
     assert before in after and len(after) == 2, "a new release beside the old one"
     (new,) = set(after) - {before}
-    found = [host.run("sh", "-c", f"ls -d /opt/airflow/releases/{name}/lib/*/site-packages/{EXTRA}", check=False) for name in (before, new)]
+    found = [
+        host.run("sh", "-c", f"ls -d /opt/airflow/releases/{name}/lib/*/site-packages/{EXTRA}", check=False)
+        for name in (before, new)
+    ]
     assert not found[0] and found[1]
     assert version(host) == "3.3.2"
     assert changed(host.must("playbooks/lock.yml")) == {"localhost": 0}

@@ -3,6 +3,7 @@
 """Airflow's own log server, one process for all log folders of this host: logs.py ADDRESS PORT=FOLDER..."""
 
 import asyncio
+import errno
 import ipaddress
 import os
 import socket
@@ -18,7 +19,13 @@ def listen(address: str, port: int) -> socket.socket:
     host = usable[0] if usable else "0.0.0.0"  # noqa: S104  (tokens guard it)
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind((host, port))
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        # Behind address translation the host does not have the address that others reach it by.
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+        bound.bind(("", port))
     return bound
 
 

@@ -46,6 +46,11 @@ def celery(question: dict) -> dict:
         "socket_timeout": 5,
         "socket_connect_timeout": 5,
     }
+    if not question.get("others"):
+        import psycopg2
+
+        # A worker that takes tasks but cannot store results is none.
+        psycopg2.connect(os.environ["AIRFLOW__CELERY__RESULT_BACKEND"].replace("db+", "", 1), connect_timeout=5).close()
     name = question["name"]
     host = name.partition("@")[2]
     with Connection(os.environ["AIRFLOW__CELERY__BROKER_URL"], transport_options=options) as connection:

@@ -53,7 +53,7 @@ def test_the_command_has_no_service() -> None:
 
 def test_environment_files_are_for_root_alone() -> None:
     made = layout.component_layout(layout.components_of(CATALOG, ["airflow", "airflow_scheduler", "airflow_worker"]))
-    modes = {file["mode"] for file in made["files"] if file["path"].endswith(("/environment", "/hash"))}
+    modes = {file["mode"] for file in made["files"] if file["path"].endswith("/environment")}
     assert modes == {"0600"}
 
 

@@ -12,6 +12,7 @@ from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lo
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_preflight import (
     Inventory,
     absent_problems,
+    check_words,
     host_problems,
     inventory_problems,
     report,
@@ -73,6 +74,35 @@ def test_allowed_groups(groups: dict[str, Any]) -> None:
     assert lines(groups) == []
 
 
+def test_a_host_may_have_lost_its_last_component() -> None:
+    """Directly under airflow it is still visited, so what it ran is taken away."""
+    assert lines({"airflow": [*GROUPS["airflow"], "db1"]}) == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"airflow_api_secret_key": "x$HOME" + "0123456789" * 2}, "airflow_api_secret_key — holds $, which"),
+        ({"airflow_jwt_secret": "~" + "0123456789" * 8}, "airflow_jwt_secret — holds ~ at its start"),
+        ({"airflow_flower_password": "abcdefgh,0123456789"}, "airflow_flower_password — holds a comma"),
+        ({"airflow_flower_user": "a:b"}, "airflow_flower_user — holds a colon"),
+        ({"airflow_worker_queues": ["my queue"]}, "airflow_worker_queues — has the queue 'my queue'"),
+        ({"airflow_worker_queues": "default"}, "airflow_worker_queues — is no list of names"),
+    ],
+)
+def test_values_that_would_be_read_as_something_else(variables: dict[str, Any], expected: str) -> None:
+    found = lines(**variables)
+    assert len(found) == 1 and expected in found[0]
+
+
+def test_host_names_are_words() -> None:
+    inventory = sound()
+    groups = {**inventory.groups, "airflow": [*inventory.groups["airflow"], "w%n"]}
+    hosts = {**inventory.hosts, "w%n": dict(inventory.hosts["worker1"], ansible_host="192.0.2.99")}
+    (found,) = check_words(inventory._replace(groups=groups, hosts=hosts))
+    assert str(found).startswith("host w%n — has a name")
+
+
 def test_servers_that_exist_already() -> None:
     assert lines({"postgresql": [], "redis": []}, airflow_database_host="db.example.org", airflow_broker_host="r") == []
 
@@ -89,7 +119,6 @@ def test_servers_that_exist_already() -> None:
         ({"airflow_production_site": ["control1"]}, "known are postgresql, redis, airflow, airflow_scheduler"),
         ({"postgresql": None, "postgresq": ["db1"]}, "group postgresq — is not a group of this collection — did you mean"),
         ({"airflow": ["control1"]}, "group airflow_worker — is not a child of group airflow"),
-        ({"airflow": [*GROUPS["airflow"], "db1"]}, "host db1 — is in group airflow, but in no component's group"),
         (dict.fromkeys(GROUPS), "inventory — no host is in a group of this collection"),
     ],
 )

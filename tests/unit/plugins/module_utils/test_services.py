@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import threading
 from collections.abc import Iterator
 
 import pytest
 from ansible_collections.windfarm.airflow.plugins.module_utils import services
+
+STATES = ("active", "activating", "deactivating", "inactive", "failed")
 
 
 @pytest.mark.parametrize(
@@ -69,3 +72,54 @@ def test_flower_may_always_leave() -> None:
 
 def test_a_probe_that_cannot_run_is_no_proof() -> None:
     assert not services.ask_probe("/nonexistent/python", {"kind": "job"}, {})[0]
+
+
+@pytest.mark.parametrize("restart", ["overlap", "wait"])
+@pytest.mark.parametrize("states", list(itertools.product(STATES, STATES)))
+@pytest.mark.parametrize("enabled", ["a", "b", ""])
+def test_every_pair_of_states_has_a_way_on(states: tuple[str, str], enabled: str, restart: str) -> None:
+    """Whatever an interrupted run has left: the colour that starts is free by then, and nothing that works is touched."""
+    found = dict(zip("ab", states))
+    choice = services.choose_colour(found, {"a": False, "b": False}, {"a": enabled == "a", "b": enabled == "b"}, restart)
+    assert not choice.serves
+    assert all(found[colour] in ("active", "activating") for colour in choice.stop)
+    assert all(found[colour] == "deactivating" or colour in choice.stop for colour in choice.wait)
+    assert choice.colour in choice.wait or found[choice.colour] in ("inactive", "failed")
+    if restart == "wait":
+        assert {colour for colour in "ab" if found[colour] not in ("inactive", "failed")} == set(choice.wait)
+    elif states.count("active") + states.count("activating") == 1:
+        assert not choice.stop, "the one that serves goes on until the new one has answered"
+
+
+@pytest.mark.parametrize("other", STATES)
+def test_a_colour_that_has_the_hash_serves_on(other: str) -> None:
+    choice = services.choose_colour({"a": other, "b": "active"}, {"a": False, "b": True}, {"a": True, "b": False}, "overlap")
+    assert (choice.colour, choice.serves, choice.stop) == ("b", True, ())
+
+
+def test_the_one_on_trial_goes_when_an_interrupted_run_left_both() -> None:
+    choice = services.choose_colour({"a": "active", "b": "active"}, {"a": False, "b": False}, {"a": True, "b": False}, "overlap")
+    assert (choice.colour, choice.stop, choice.wait) == ("b", ["b"], ["b"])
+
+
+def test_a_stopped_worker_comes_back_in_the_colour_that_boot_would_start() -> None:
+    choice = services.choose_colour(
+        {"a": "inactive", "b": "inactive"}, {"a": True, "b": True}, {"a": False, "b": True}, "overlap"
+    )
+    assert (choice.colour, choice.serves) == ("b", False)
+
+
+def test_a_restart_is_no_crash_loop_because_of_older_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd counts on through the stop and begins anew with the start."""
+    seen = iter([("deactivating", "7"), ("activating", "0"), ("active", "0")])
+
+    def show(units: list[str]) -> dict[str, dict[str, str]]:
+        state, restarts = next(seen)
+        return {units[0]: {"ActiveState": state, "SubState": state, "NRestarts": restarts, "ExecMainStartTimestamp": ""}}
+
+    host = services.Host([], {"airflow-x": "h"}, "python", 60, 60, "overlap", False)
+    monkeypatch.setattr(services, "show", show)
+    monkeypatch.setattr(services, "running_hash", lambda unit: "h")
+    monkeypatch.setattr(services.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(host, "ask", lambda *args: (True, ""))
+    assert host.wait_one({"service": "airflow-x", "instance": ""}, "airflow-x.service", services.time.monotonic() + 60) == ""
