@@ -90,6 +90,11 @@ class Fresh:
         assert rc == 0, f"rc {rc}: {output[-6000:]}"
         return output
 
+    def lose_power(self) -> None:
+        """Everything on the host ends at once, and it boots again."""
+        subprocess.run([str(LAB / "podman"), "restart", "--time", "0", self.container], check=True, capture_output=True)
+        lab("up", str(self.path))
+
     def smoke(self) -> None:
         """The smoke DAG succeeds."""
         smoke(self.path)

@@ -19,6 +19,7 @@ from inventory import ROOT
 KILLS = 10
 # A run that finds everything done takes about 5 s, the first one a minute.
 SECONDS = (1.0, 15.0)
+POWER_LOSS = 0.3
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,11 @@ def test_ten_kills_at_random_points(host: Fresh, tmp_path: Path) -> None:
         where = run_and_kill(host, seconds, tmp_path / "log")
         if where:
             kills += 1
-            print(f"kill {kills} after {seconds:.1f} s in {where}")
+            # What Ansible started on the host goes on without it; not so where the host dies too.
+            power = chance.random() < POWER_LOSS
+            print(f"kill {kills} after {seconds:.1f} s in {where}{', and the host' if power else ''}")
+            if power:
+                host.lose_power()
         else:
             bare += 1
             print("converged, so the next one starts on a bare host")

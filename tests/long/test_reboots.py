@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import pytest
-from api import wait
+from api import Airflow, ApiError, wait
 from fresh import BIN, changed, lab, output_of, smoke
 from inventory import ROOT, Inventory
 
@@ -67,14 +67,23 @@ def units(cluster: Inventory) -> dict[str, list[str]]:
     return {host: sorted(line.split()[0] for line in cluster.run(host, "systemctl", *listed).splitlines()) for host in hosts}
 
 
+def answers(cluster: Inventory) -> bool:
+    airflow = Airflow(cluster.url, "admin", cluster.common("airflow_admin_password"))
+    try:
+        return airflow.dag("smoke") is not None
+    except ApiError:
+        return False
+
+
 def test_any_order_and_all_at_once(cluster: Inventory) -> None:
     hosts = sorted({host for members in cluster.members.values() for host in members})
     before = units(cluster)
     for order, pause in [*((order, 5.0) for order in orders(hosts)), (hosts, 0.0)]:
         print(f"reboot {' '.join(order)}, {pause:.0f} s apart")
         reboot(cluster, order, pause)
-        smoke(PATH)
         wait("every unit is back", 60, lambda: units(cluster) == before, interval=2)
+        wait("the webserver answers", 120, lambda: answers(cluster), interval=2)
+        smoke(PATH)
         for host in hosts:
             assert not cluster.run(host, "systemctl", "list-units", "--failed", "--plain", "--no-legend"), host
     rc, output = output_of([str(BIN / "ansible-playbook"), "-i", str(PATH), "playbooks/site.yml"])

@@ -100,6 +100,8 @@ def test_an_interrupted_build_is_begun_anew(host: Fresh) -> None:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+    # What Ansible started on the host would go on without it.
+    host.lose_power()
     assert not host.run("sh", "-c", "ls /opt/airflow/releases/*/release.json", check=False), "killed too late"
     host.must(PREPARE)
     assert version(host) == "3.3.2"
