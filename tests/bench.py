@@ -112,10 +112,10 @@ def plain_lock(folder: Path) -> Path:
 
 def run_floor(host: Fresh, script: Path, folder: Path) -> float:
     for path in (script.resolve(), plain_lock(folder)):
-        subprocess.run([PODMAN, "cp", str(path), f"{host.container}:/root/{path.name}"], check=True)
+        subprocess.run([PODMAN, "cp", str(path), f"{host.container}:/srv/{path.name}"], check=True)
     index = os.environ.get("PIP_INDEX_URL")
     settings = TRUST + ([f"PIP_INDEX_URL={index}", f"UV_DEFAULT_INDEX={index}"] if index else [])
-    run = stream([PODMAN, "exec", host.container, "env", *settings, "bash", f"/root/{script.name}", "/root/lock.txt"])
+    run = stream([PODMAN, "exec", host.container, "env", *settings, "bash", f"/srv/{script.name}", "/srv/lock.txt"])
     return run.seconds
 
 

@@ -120,8 +120,8 @@ def test_inventories_single_as_it_is(tmp_path: Path) -> None:
             check=True,
             capture_output=True,
         )
-        host.run("mkdir", "/root/windfarm")
-        unpack = [*host.inventory.ssh(host.name), "tar -x --no-same-owner -C /root/windfarm"]
+        host.run("mkdir", "/srv/windfarm")
+        unpack = [*host.inventory.ssh(host.name), "tar -x --no-same-owner -C /srv/windfarm"]
         subprocess.run(unpack, input=pack.stdout, check=True)
 
         trust = host.inventory.get(host.name, "airflow_ca_bundle")
@@ -140,7 +140,7 @@ def test_inventories_single_as_it_is(tmp_path: Path) -> None:
 
 def inside(host: Fresh, script: str) -> str:
     """Run a command line in the checkout on the host, as long as it takes."""
-    remote = [*host.inventory.ssh(host.name), f"cd /root/windfarm && {script}"]
+    remote = [*host.inventory.ssh(host.name), f"cd /srv/windfarm && {script}"]
     rc, output = output_of(remote)
     assert rc == 0, f"{script}: rc {rc}: {output[-6000:]}"
     return output
