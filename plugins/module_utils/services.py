@@ -60,18 +60,13 @@ def read_environment(path: str) -> dict[str, str]:
     return {match[1]: re.sub(r'\\(["\\`$])', r"\1", match[2]) for match in found if match}
 
 
-def read_hash(path: str) -> str:
-    """The hash in a file; empty where there is none."""
+def running_hash(unit: str) -> str:
+    """The hash that a unit was last started with, which it notes itself; empty when it has not been since boot."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(f"{RUNNING}/{unit}", encoding="utf-8") as file:
             return file.read().strip()
     except FileNotFoundError:
         return ""
-
-
-def running_hash(unit: str) -> str:
-    """The hash that an active unit was started with: it copies it there before its main process."""
-    return read_hash(f"{RUNNING}/{unit}")
 
 
 def since(timestamp: str) -> float:
