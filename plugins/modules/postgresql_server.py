@@ -631,7 +631,7 @@ def main() -> None:
                 "no_log": True,
                 "options": {
                     "name": {"type": "str", "required": True},
-                    "password": {"type": "str", "required": True},
+                    "password": {"type": "str", "required": True, "no_log": True},
                     "connection_limit": {"type": "int", "default": -1},
                 },
             },
