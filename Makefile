@@ -14,8 +14,9 @@ INVENTORY := $(inventory_$(LAB))
 lab := .venv/bin/python molecule/lab/lab.py
 play := .venv/bin/ansible-playbook -i $(INVENTORY)
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/windfarm-airflow
+BENCH ?= single lab
 FLOOR ?= ../shared/bench/floor.sh
-SCENARIOS := site single postgresql redis
+SCENARIOS := site security single postgresql redis haproxy firewall
 PARTS := test-fast sanity importer $(SCENARIOS:%=scenario-%)
 
 .PHONY: help
@@ -90,7 +91,7 @@ package: setup ## Build the collection, install it elsewhere, show every plugin'
 importer: package .venv-importer/ready ## What Galaxy checks on upload
 	@tests/importer.sh
 
-scenario-%: setup ## One molecule scenario: scenario-site, -single, -postgresql, -redis
+scenario-%: setup ## One molecule scenario: scenario-site, -security, -single, -postgresql, -redis, -haproxy, -firewall
 	@missing=; $(call apt,chromium:chromium)
 	@COLUMNS=160 .venv/bin/molecule test --no-command-borders -s $*
 
@@ -104,8 +105,8 @@ test-long: setup ## The long proofs (one alone: LONG=tests/long/test_x.py); each
 	@.venv/bin/pytest -v -rP --durations=10 $(LONG)
 
 .PHONY: bench
-bench: setup ## Time from bare hosts to a DAG run, beside the floor (FLOOR=script), and of a second run
-	@.venv/bin/python tests/bench.py --floor $(FLOOR)
+bench: setup ## Time from bare hosts to a DAG run, beside the floor (FLOOR=script), and of a second run (BENCH=security: what TLS costs)
+	@.venv/bin/python tests/bench.py $(BENCH) --floor $(FLOOR)
 
 .PHONY: lock
 lock: setup ## Resolve the locks of an Airflow release anew: make lock AIRFLOW=x.y.z

@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """How long the collection takes, on fresh lab hosts: from bare to a finished DAG run, and a second run.
 
-bench.py [single] [lab] [--floor SCRIPT]
+bench.py [single] [lab] [security] [--floor SCRIPT]
 single: one Debian 12 host that runs everything, after the floor (a shell script that does the same without any care,
 given a lock) on a host like it. lab: the four hosts of inventories/lab, which are made anew.
+security (only when named): what TLS and the firewall cost a single host, by one installed with and one without.
 Only ratios from one run count: these machines are noisy.
 """
 
@@ -14,12 +15,15 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "lab"))
 
@@ -172,9 +176,49 @@ def four(floor: float | None) -> list[str]:
     return report("lab of four", *deploy(inventory), floor, 2, 20)
 
 
+@dataclass
+class Cost:
+    first: float
+    second: float
+    tasks_per_second: float
+
+
+def cost(name: str, address: str, **settings: Any) -> Cost:
+    """One single host: its first and second run, and how fast it works off 200 tasks that do nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        dags = Path(folder) / "dags"
+        shutil.copytree(ROOT / "dags", dags)
+        shutil.copy(ROOT / "tests/lab/dags/throughput.py", dags)
+        with Fresh(Path(folder) / "inventory", name, address, airflow_dags_source=str(dags), **settings) as host:
+            first, _smoke, second = deploy(host.path)
+            airflow = host.api()
+            airflow.wait_for_dag("throughput", 60)
+            rates = []
+            for _time in range(3):
+                run = airflow.trigger("throughput")
+                if airflow.wait_for_run("throughput", run, 300) != "success":
+                    raise Failed(f"bench: {run} of throughput did not succeed on {name}")
+                tasks = airflow.get(f"dags/throughput/dagRuns/{run}/taskInstances?limit=1000")["task_instances"]
+                begin = min(datetime.fromisoformat(task["queued_when"]) for task in tasks)
+                end = max(datetime.fromisoformat(task["end_date"]) for task in tasks)
+                rates.append(len(tasks) / (end - begin).total_seconds())
+            return Cost(first.seconds, second.seconds, sorted(rates)[1])
+
+
+def security(_floor: float | None) -> list[str]:
+    plain = cost("bench-plain", "10.89.77.63", airflow_tls=False, airflow_firewall=False)
+    secure = cost("bench-secure", "10.89.77.64")
+    lines = [
+        f"{name}: first run {found.first:.1f} s, second {found.second:.1f} s, {found.tasks_per_second:.1f} tasks a second"
+        for name, found in (("without TLS and firewall", plain), ("with TLS and firewall", secure))
+    ]
+    more = [f"{one / other - 1:+.0%}" for one, other in zip(vars(secure).values(), vars(plain).values())]
+    return [*lines, f"TLS and firewall: first run {more[0]} (aim: at most +15%), second {more[1]}, tasks a second {more[2]}"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", nargs="*", default=["single", "lab"], help="single, lab (default: both)")
+    parser.add_argument("which", nargs="*", default=["single", "lab"], help="single, lab, security (default: single lab)")
     parser.add_argument("--floor", type=Path, help="the floor's script; without it no ratio is printed")
     options = parser.parse_args()
     floor, why = None, "no floor script given"
@@ -182,7 +226,8 @@ def main() -> None:
         there = options.floor.exists()
         floor = measure_floor(options.floor) if there else None
         why = f"the floor failed, {options.floor}" if there else f"there is no {options.floor}"
-    results = [line for name, measure in (("single", single), ("lab", four)) if name in options.which for line in measure(floor)]
+    known = {"single": single, "lab": four, "security": security}
+    results = [line for name, measure in known.items() if name in options.which for line in measure(floor)]
     print("\n===== bench" + ("" if floor else f" (no ratios: {why})") + f", {CORES} processors")
     print("\n".join(results))
 

@@ -267,7 +267,8 @@ def create(host: Host, image: str) -> None:
     if host.reached_as not in (host.name, host.address):
         arguments += ["--network-alias", host.reached_as]
     arguments += [f"--ulimit={name}={value}:{value}" for name, value in limits.items()]
-    podman(*arguments, image, "/sbin/init")
+    # systemd makes / shared on a machine, not in a container, where units would not see the credentials that it mounts for them.
+    podman(*arguments, image, "/bin/sh", "-c", "mount --make-rshared / && exec /sbin/init")
     if host.own_name_line:
         podman("exec", host.container, "sh", "-c", f"echo 127.0.1.1 {host.name} >> /etc/hosts")
 
@@ -380,8 +381,10 @@ def show(path: str) -> None:
     web = inventory["airflow_webserver"]["hosts"][0]
     port = inventory["_meta"]["hostvars"][web].get("airflow_webserver_port", 8080)
     user = inventory["_meta"]["hostvars"][web].get("airflow_admin_user", "admin")
-    say(f"Web page  http://{next(host.address for host in hosts if host.name == web)}:{port}")
+    scheme = "https" if inventory["_meta"]["hostvars"][web].get("airflow_tls", True) else "http"
+    say(f"Web page  {scheme}://{next(host.address for host in hosts if host.name == web)}:{port}")
     say(f"User      {user}")
+    say(f"Authority .venv/bin/ansible -i {path} {web} -m ansible.builtin.debug -a var=airflow_ca_certificate")
     say(f"Password  .venv/bin/ansible -i {path} {web} -m ansible.builtin.debug -a var=airflow_admin_password")
 
 

@@ -10,6 +10,8 @@ from ansible import constants as C
 from ansible.plugins.action import ActionBase
 from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_preflight, airflow_secrets
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_preflight import Inventory, Problem
+from ansible_collections.windfarm.airflow.plugins.module_utils.problem import ProblemError
+from ansible_collections.windfarm.airflow.plugins.plugin_utils.own_certificate import own_certificate
 from ansible_collections.windfarm.airflow.plugins.plugin_utils.role_variables import RoleVariables
 
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -80,7 +82,22 @@ class ActionModule(ActionBase):
             )
             for (name, text), where in broken.items()
         ]
-        return Inventory(hosts, variables["groups"], COLLECTION, role.internal.get("__airflow_config_managed") or {})
+        managed = role.internal.get("__airflow_config_managed") or {}
+        return Inventory(hosts, variables["groups"], COLLECTION, managed, self._own_certificates(hosts, problems))
+
+    def _own_certificates(self, hosts: dict[str, dict[str, Any]], problems: list[Problem]) -> dict[str, tuple[str, str]]:
+        found = {}
+        for host, known in hosts.items():
+            certificate = str(known.get("airflow_certificate_file") or "")
+            key = str(known.get("airflow_certificate_key_file") or "")
+            if not (certificate or key):
+                continue
+            try:
+                found[host] = own_certificate(self._loader, certificate, key, known.get("inventory_dir"))
+            except ProblemError as exc:
+                where, what, cure = exc.problem
+                problems.append(Problem(f"{where} of host {host}", what, cure))
+        return found
 
     def _overlay(self, secrets_file: str, variables: dict[str, Any]) -> dict[str, Any]:
         """Secrets in a file of their own: hosts that --limit leaves out do not have them as variables."""
@@ -101,4 +118,7 @@ class ActionModule(ActionBase):
             else:
                 answer = known.get(registered) or {}
                 absent[host] = "unreachable" if answer.get("unreachable") else "failed"
-        return airflow_preflight.absent_problems(inventory, absent) + airflow_preflight.host_problems(inventory, facts)
+        lost, told = airflow_preflight.key_problems(inventory, facts)
+        for item in told:
+            self._display.warning(str(item))
+        return airflow_preflight.absent_problems(inventory, absent) + airflow_preflight.host_problems(inventory, facts) + lost

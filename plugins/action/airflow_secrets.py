@@ -12,7 +12,8 @@ from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.parsing.vault import is_encrypted, match_encrypt_secret, parse_vaulttext_envelope
 from ansible.plugins.action import ActionBase
 from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_secrets, controller_file
-from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import SECRETS, SecretsError
+from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_preflight import FACT_FILE, GROUPS, listed
+from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import CA_KEY, SECRETS, SecretsError
 
 
 class ActionModule(ActionBase):
@@ -23,13 +24,15 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        _validation, arguments = self.validate_argument_spec({"file": {"type": "path"}})
+        _validation, arguments = self.validate_argument_spec(
+            {"file": {"type": "path"}, "answers": {"type": "str", "default": "__airflow_secrets_answers"}}
+        )
         try:
-            return self._create(arguments["file"], task_vars or {})
+            return self._create(arguments["file"], arguments["answers"], task_vars or {})
         except SecretsError as exc:
             return {"failed": True, "msg": str(exc)}
 
-    def _create(self, given: str | None, task_vars: dict[str, Any]) -> dict[str, Any]:
+    def _create(self, given: str | None, answers: str, task_vars: dict[str, Any]) -> dict[str, Any]:
         hostvars = task_vars["hostvars"]
         hosts = {name: hostvars.raw_get(name) for name in hostvars}
         # The file's name may be a template, so it is read as each host sees it.
@@ -41,11 +44,14 @@ class ActionModule(ActionBase):
             raise SecretsError(*hidden)
         folder = os.path.dirname(path)
         if self._task.check_mode:
-            return self._plan(path, hosts)[0]
+            result = self._plan(path, hostvars, hosts)[0]
+            self._ask(result, answers, task_vars)
+            return result
         try:
             os.makedirs(folder, exist_ok=True)
             with controller_file.locked(folder):
-                result, data = self._plan(path, hosts)
+                result, data = self._plan(path, hostvars, hosts)
+                self._ask(result, answers, task_vars)
                 if data is not None:
                     controller_file.write(path, data, 0o600)
                 elif not result["encrypted"] and os.path.exists(path) and os.stat(path).st_mode & 0o077:
@@ -55,12 +61,36 @@ class ActionModule(ActionBase):
             raise SecretsError(path, str(exc.strerror), "make the folder writable, or set airflow_secrets_file") from exc
         return result
 
-    def _plan(self, path: str, hosts: dict[str, Any]) -> tuple[dict[str, Any], bytes | None]:
+    def _ask(self, result: dict[str, Any], registered: str, task_vars: dict[str, Any]) -> None:
+        """Whom to ask before a Fernet key is made, and what they have answered."""
+        groups, hostvars = task_vars["groups"], task_vars["hostvars"]
+        ours = {host for group in groups if group in GROUPS or group.startswith("airflow") for host in groups[group]}
+        asks = [host for host in hostvars if host in ours] if "airflow_fernet_key" in result["created"] else []
+        result["asks"] = asks
+        answers = {host: hostvars[host][registered] for host in asks if registered in hostvars[host]}
+        kept, failed, silent = airflow_secrets.sorted_answers(answers)
+        if failed:
+            what = "cannot be asked whether a cluster is there already, its error is above"
+            raise SecretsError(f"host {listed(failed)}", what, "mend it and run again")
+        if kept:
+            raise SecretsError(
+                "airflow_fernet_key",
+                f"would be made anew, but {listed(kept)} belongs to a cluster whose connections only its old key can read",
+                "restore the file of secrets; only to give up all that the cluster has stored, "
+                f"remove {FACT_FILE} from its hosts",
+            )
+        if silent:
+            self._display.warning(
+                f"{listed(silent)} cannot be asked whether a cluster is there already. "
+                "If there is one, restore its file of secrets instead: a new airflow_fernet_key cannot read its connections"
+            )
+
+    def _plan(self, path: str, hostvars: Any, hosts: dict[str, Any]) -> tuple[dict[str, Any], bytes | None]:
         """The result, and the file's new content if it changes."""
         text, envelope = self._read(path)
         present = self._parse(text, path)
         sets = [present, *hosts.values()]
-        empty = [name for name in SECRETS if any(name in found and airflow_secrets.is_empty(found[name]) for found in sets)]
+        empty = airflow_secrets.empty(sets)
         if empty:
             raise SecretsError(", ".join(empty), "is empty", "remove the line, so that a value is created, or give it one")
         created = airflow_secrets.missing(sets)
@@ -85,10 +115,14 @@ class ActionModule(ActionBase):
             self._display.warning(f"{path} holds plain text. Run `ansible-vault encrypt {path}` and configure the vault password")
         if not created:
             return result, None
+        keys = [hostvars[host][CA_KEY] for host in hosts if CA_KEY in hosts[host]]
+        folders = airflow_secrets.inventory_folders(hosts)
+        cluster = os.path.basename(folders[0]) if len(folders) == 1 else "cluster"
+        values = airflow_secrets.create(created, (keys or [present.get(CA_KEY)])[0], cluster)
         if encrypt_whole or not vault.secrets:
-            lines = [airflow_secrets.plain_line(name, SECRETS[name]()) for name in created]
+            lines = [airflow_secrets.plain_line(name, value) for name, value in values.items()]
         else:
-            lines = [airflow_secrets.vaulted_line(name, to_text(self._encrypt(SECRETS[name]()))) for name in created]
+            lines = [airflow_secrets.vaulted_line(name, to_text(self._encrypt(value))) for name, value in values.items()]
         wanted = airflow_secrets.appended(text, lines)
         if not self._keeps(wanted, present, created, path):
             cure = "write it as `name: value` lines that start in the first column, the last with a line break"

@@ -12,24 +12,29 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock
+from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock, pki
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import (
+    CA_CERTIFICATE,
+    CA_KEY,
     SECRETS,
     SECRETS_PLAYBOOK,
     inventory_folder,
     is_empty,
 )
-from ansible_collections.windfarm.airflow.plugins.module_utils.problem import Problem
+from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import is_address
+from ansible_collections.windfarm.airflow.plugins.module_utils.problem import Problem, ProblemError
 
 COMPONENTS = ("airflow_scheduler", "airflow_webserver", "airflow_triggerer", "airflow_dag_processor", "airflow_worker")
 GROUPS = ("postgresql", "redis", "airflow", *COMPONENTS, "airflow_flower")
 # A group of servers may be empty where this variable names a server that exists already.
 EXTERNAL = {"postgresql": "airflow_database_host", "redis": "airflow_broker_host"}
+# What each host keeps of the shared keys: their fingerprints.
+FACT_FILE = "/etc/ansible/facts.d/windfarm_airflow.fact"
 DISTRIBUTIONS = {"Debian": ("12", "13")}
 ARCHITECTURES = ("x86_64", "aarch64")
 PASSWORD_LENGTH = 16
-# Below this, HS512 refuses the key.
-JWT_BYTES = 64
+# Whoever serves with TLS has a certificate.
+TLS_SERVERS = ("postgresql", "redis", "airflow_webserver")
 
 _DATABASE = "airflow_database_host, _port, _name, _user and _password"
 
@@ -41,7 +46,7 @@ SENSITIVE: dict[str, str] = {
     "database.sql_alchemy_conn_async": _DATABASE,
     "database.sql_alchemy_engine_args": "",
     "api.secret_key": "airflow_api_secret_key",
-    "api_auth.jwt_secret": "airflow_jwt_secret",
+    "api_auth.jwt_secret": "airflow_jwt_private_key",
     "celery.broker_url": "airflow_broker_host, _port, _user and _password",
     "celery.result_backend": "airflow_results_database_name, _user and _password",
     "celery.flower_basic_auth": "airflow_flower_user and _password",
@@ -65,6 +70,13 @@ VARIABLES = (
     "airflow_secret_config",
     "airflow_worker_queues",
     "airflow_flower_user",
+    "airflow_broker_user",
+    "airflow_tls",
+    "airflow_certificate_file",
+    "airflow_certificate_key_file",
+    "airflow_certificate_days",
+    "airflow_certificate_renew_days",
+    "airflow_jwt_trusted_keys",
     *EXTERNAL.values(),
     "ansible_host",
     "ansible_port",
@@ -79,6 +91,8 @@ class Inventory(NamedTuple):
     groups: Mapping[str, Sequence[str]]
     collection: str
     managed: Mapping[str, Mapping[str, Any]]
+    own_certificates: Mapping[str, tuple[str, str]] = {}
+    """The certificate and key that the user brings for a host."""
 
     def members(self, group: str) -> Sequence[str]:
         return self.groups.get(group, ())
@@ -204,16 +218,39 @@ def _is_loopback(text: str) -> bool:
 # Secrets
 
 
+def uses_tls(inventory: Inventory) -> bool:
+    return any(variables.get("airflow_tls", True) for variables in inventory.hosts.values())
+
+
+def _brings_certificate(variables: Mapping[str, Any]) -> bool:
+    return bool(variables.get("airflow_certificate_file") or variables.get("airflow_certificate_key_file"))
+
+
+def signed_here(inventory: Inventory) -> list[str]:
+    """The hosts whose certificates this collection makes."""
+    if not (inventory.has_airflow() and uses_tls(inventory)):
+        return []
+    servers = {host for group in TLS_SERVERS for host in inventory.members(group)}
+    return [host for host in inventory.ours() if host in servers and not _brings_certificate(inventory.hosts[host])]
+
+
 def needed_secrets(inventory: Inventory) -> list[str]:
     if not inventory.has_airflow():
         return []
-    return [name for name in SECRETS if name != "airflow_flower_password" or inventory.members("airflow_flower")]
+    needed = {
+        "airflow_flower_password": bool(inventory.members("airflow_flower")),
+        "airflow_broker_admin_password": bool(inventory.members("redis")),
+        CA_KEY: bool(signed_here(inventory)),
+        CA_CERTIFICATE: uses_tls(inventory),
+    }
+    return [name for name in SECRETS if needed.get(name, True)]
 
 
 def check_secrets_present(inventory: Inventory) -> list[Problem]:
-    ours = inventory.ours()
     nowhere, problems = [], []
     for name in needed_secrets(inventory):
+        # Other hosts do without the authority's key.
+        ours = signed_here(inventory) if name == CA_KEY else inventory.ours()
         values = inventory.values(name)
         lacking = [host for host in ours if is_empty(values.get(host))]
         if lacking == ours:
@@ -222,6 +259,11 @@ def check_secrets_present(inventory: Inventory) -> list[Problem]:
             problems.append(Problem(name, f"is not defined for {listed(lacking)}", "define it once, in group_vars/all"))
         elif len({str(value) for value in values.values()}) > 1:
             problems.append(Problem(name, "differs between hosts", "define it once, in group_vars/all"))
+    if CA_KEY in nowhere and CA_CERTIFICATE not in nowhere:
+        nowhere.remove(CA_KEY)
+        what = f"is not defined, and {listed(signed_here(inventory))} has no certificate of its own"
+        cure = "define it, or set airflow_certificate_file and airflow_certificate_key_file for the host"
+        problems.append(Problem(CA_KEY, what, cure))
     if nowhere:
         word = "is" if len(nowhere) == 1 else "are"
         problems.insert(0, Problem(", ".join(nowhere), f"{word} not defined", SECRETS_PLAYBOOK))
@@ -232,6 +274,11 @@ def secret_problem(name: str, value: object) -> str | None:
     """What is wrong with a secret; the text does not hold the value."""
     if not isinstance(value, str):
         return f"is no text but {type(value).__name__}: put it in quotes"
+    if name == "airflow_jwt_private_key":
+        return _answer(pki.load_jwt_key, value)
+    if name in (CA_KEY, CA_CERTIFICATE):
+        # The rule about both looks at them.
+        return None
     bare = re.sub(r"[^a-z0-9]", "", value.lower())
     if bare == re.sub(r"[^a-z0-9]", "", name) or name.endswith("_" + value.lower()):
         return "is its own name"
@@ -241,10 +288,17 @@ def secret_problem(name: str, value: object) -> str | None:
         keys = value.split(",")
         return None if all(_is_fernet(key.strip()) for key in keys) else "is no Fernet key (32 bytes in URL-safe base64)"
     size = len(value.encode())
-    if name == "airflow_jwt_secret" and size < JWT_BYTES:
-        return f"is {size} bytes long, HS512 needs {JWT_BYTES}"
     if size < PASSWORD_LENGTH:
         return f"is {size} characters long, at least {PASSWORD_LENGTH} are needed"
+    return None
+
+
+def _answer(load: Callable[[object], Any], value: object) -> str | None:
+    """What a reader of keys has to say of the value."""
+    try:
+        load(value)
+    except ValueError as exc:
+        return str(exc)
     return None
 
 
@@ -264,8 +318,90 @@ def check_secret_values(inventory: Inventory) -> list[Problem]:
     return problems
 
 
+def check_equal_secrets(inventory: Inventory) -> list[Problem]:
+    """Whoever learns one must not know another."""
+    owners: dict[str, dict[str, None]] = {}
+    for name in needed_secrets(inventory):
+        for value in inventory.values(name).values():
+            if isinstance(value, str) and value.strip():
+                owners.setdefault(value.strip(), {})[name] = None
+    cure = f"remove all but one of them and {SECRETS_PLAYBOOK}"
+    return [Problem(", ".join(names), "are equal", cure) for names in owners.values() if len(names) > 1]
+
+
+def check_trusted_keys(inventory: Inventory) -> list[Problem]:
+    where, cure = "airflow_jwt_trusted_keys", "write a list of Ed25519 keys (PEM), public ones are enough"
+    problems: dict[Problem, None] = {}
+    for keys in inventory.values(where).values():
+        if is_empty(keys):
+            continue
+        if not isinstance(keys, list):
+            problems[Problem(where, f"is {_kind(keys)}, no list", cure)] = None
+            continue
+        for number, key in enumerate(keys, 1):
+            what = _answer(pki.jwt_kid, key)
+            problems.update({Problem(where, f"number {number} {what}", cure): None} if what else {})
+    return list(problems)
+
+
+# Certificates
+
+
+def reached_at(inventory: Inventory, host: str) -> str:
+    """The address by which other hosts reach it, which clients compare with its certificate."""
+    variables = inventory.hosts[host]
+    return "127.0.0.1" if len(inventory.ours()) == 1 and not variables.get("airflow_address") else address(variables, host)
+
+
+def check_authority(inventory: Inventory) -> list[Problem]:
+    if not (inventory.has_airflow() and uses_tls(inventory)):
+        return []
+    problems: dict[Problem, None] = {}
+    for host in inventory.ours():
+        certificate, key = (inventory.hosts[host].get(name) for name in (CA_CERTIFICATE, CA_KEY))
+        if is_empty(certificate):
+            continue
+        try:
+            pki.load_authority(certificate, key)
+        except ProblemError as exc:
+            problems[exc.problem] = None
+    return list(problems)
+
+
+def check_own_certificates(inventory: Inventory) -> list[Problem]:
+    if not uses_tls(inventory) or check_authority(inventory):
+        return []
+    problems = []
+    for host, (certificate, key) in inventory.own_certificates.items():
+        if is_empty(inventory.hosts[host].get(CA_CERTIFICATE)):
+            continue
+        authority = pki.load_authority(inventory.hosts[host][CA_CERTIFICATE])
+        try:
+            pki.check_own_certificate(certificate, key, authority, reached_at(inventory, host))
+            # HAProxy compares names only, not addresses.
+            if host in inventory.members("airflow_webserver") and is_address(reached_at(inventory, host)):
+                pki.check_own_certificate(certificate, key, authority, host)
+        except ProblemError as exc:
+            where, what, cure = exc.problem
+            problems.append(Problem(f"{where} of host {host}", what, cure))
+    return problems
+
+
+def check_certificate_days(inventory: Inventory) -> list[Problem]:
+    where, cure = "airflow_certificate_renew_days", "set it to less than airflow_certificate_days"
+    problems: dict[Problem, None] = {}
+    for host in signed_here(inventory):
+        variables = inventory.hosts[host]
+        days, renew = variables.get("airflow_certificate_days", 365), variables.get(where, 90)
+        if not (isinstance(days, int) and isinstance(renew, int)):
+            problems[Problem(f"{where}, airflow_certificate_days", "are no numbers", cure)] = None
+        elif renew >= days:
+            problems[Problem(where, f"is {renew}, so each run would make new certificates", cure)] = None
+    return list(problems)
+
+
 # Airflow expands these as a shell would, in everything that it reads from the environment.
-_EXPANDED = ("airflow_jwt_secret", "airflow_api_secret_key", "airflow_flower_password", "airflow_flower_user")
+_EXPANDED = ("airflow_api_secret_key", "airflow_flower_password", "airflow_flower_user")
 
 
 def check_expanded_values(inventory: Inventory) -> list[Problem]:
@@ -281,6 +417,12 @@ def check_expanded_values(inventory: Inventory) -> list[Problem]:
                 what = f"holds {' and '.join(found)}, which Airflow or Flower would read as something else"
                 problems.append(Problem(name, what, "use a value without it"))
     return problems
+
+
+def check_broker_user(inventory: Inventory) -> list[Problem]:
+    names = {str(name) for name in inventory.values("airflow_broker_user").values()} if inventory.members("redis") else set()
+    what, cure = "is the name of another account of the broker", "choose another name, such as airflow"
+    return [Problem("airflow_broker_user", f"{name} {what}", cure) for name in sorted(names & {"admin", "default"})]
 
 
 # Names that become words of a unit's command line
@@ -417,6 +559,7 @@ def config_problems(config: object, managed: Mapping[str, Mapping[str, Any]]) ->
                         "remove it; the variables of role airflow set what may be set",
                     )
                 )
+            problems += _session_problems(where, section, key, keys[key])
     return problems
 
 
@@ -437,7 +580,15 @@ def secret_config_problems(config: object) -> list[Problem]:
                 if variables:
                     where = f"airflow_secret_config.{component}.{section}.{key}"
                     problems.append(Problem(where, "is managed by the role", f"set {variables} instead"))
+                problems += _session_problems(f"airflow_secret_config.{component}.{section}", section, key, keys[key])
     return problems
+
+
+def _session_problems(where: str, section: object, key: object, value: object) -> list[Problem]:
+    if f"{section}.{key}".lower() != "fab.session_backend" or str(value).strip().lower() != "securecookie":
+        return []
+    what = "is securecookie, which keeps sessions that nobody can end, not even with a new password"
+    return [Problem(f"{where}.{key}", what, "remove it; sessions are then kept in the database")]
 
 
 def _kind(value: object) -> str:
@@ -454,7 +605,13 @@ INVENTORY_RULES: tuple[Callable[[Inventory], list[Problem]], ...] = (
     check_loopback,
     check_secrets_present,
     check_secret_values,
+    check_equal_secrets,
+    check_trusted_keys,
+    check_authority,
+    check_own_certificates,
+    check_certificate_days,
     check_expanded_values,
+    check_broker_user,
     check_words,
     check_version,
     check_requirements,
@@ -521,6 +678,53 @@ def _host_lock_problems(inventory: Inventory, host: str, facts: Mapping[str, Any
     except airflow_lock.LockError as exc:
         return [Problem(f"host {host}", f"{exc.problem.where}: {exc.problem.what}", exc.problem.cure)]
     return []
+
+
+def _given_keys(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fingerprints that the host keeps; empty where there is no readable file of them."""
+    found: Any = facts
+    for name in ("ansible_local", "windfarm_airflow", "fingerprints"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def key_problems(inventory: Inventory, facts: Mapping[str, Mapping[str, Any]]) -> tuple[list[Problem], list[Problem]]:
+    """Keys of hosts that the inventory does not have: what ends the run, and what is only told."""
+    given = {host: keys for host, keys in ((host, _given_keys(found)) for host, found in facts.items()) if keys}
+    speaker = next(iter(inventory.members("airflow")), None)
+    if not given or speaker is None:
+        return [], []
+    # Only here, as it takes its time.
+    known = pki.fingerprints({name: value for name, value in inventory.hosts[speaker].items() if name in pki.FINGERPRINTS})
+    differing: dict[str, list[str]] = {}
+    for name, ours in known.items():
+        for host, keys in given.items():
+            # The first one is what the host encrypts with or, of authorities, any that both trust.
+            theirs = list(keys.get(name) or [])
+            shared = set(theirs if name == CA_CERTIFICATE else theirs[:1]) & set(ours)
+            if theirs and not shared:
+                differing.setdefault(name, []).append(host)
+    problems, told = [], []
+    for name, hosts in differing.items():
+        # A mere worker keeps nothing that is encrypted, and may have been away while the key was changed.
+        keepers = [host for host in hosts if not _is_mere_worker(inventory, host)]
+        lost = keepers if name == "airflow_fernet_key" else []
+        if lost:
+            what = "was given another airflow_fernet_key, and the inventory's cannot read the connections that are stored"
+            cure = (
+                "restore the file of secrets, or write the key behind a comma; only to give up all that the cluster has "
+                f"stored, remove {FACT_FILE} from its hosts"
+            )
+            problems.append(Problem(f"host {listed(lost)}", what, cure))
+        others = [host for host in hosts if host not in lost]
+        if others:
+            what = f"was given to {listed(others)} with another value than the inventory's"
+            told.append(Problem(name, what, "this run changes it there; if it must not, stop it and restore the file of secrets"))
+    return problems, told
+
+
+def _is_mere_worker(inventory: Inventory, host: str) -> bool:
+    return not any(host in inventory.members(group) for group in GROUPS if group not in ("airflow", "airflow_worker"))
 
 
 def absent_problems(inventory: Inventory, absent: Mapping[str, str]) -> list[Problem]:

@@ -9,8 +9,9 @@ import os
 import secrets
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from ansible_collections.windfarm.airflow.plugins.module_utils import pki
 from ansible_collections.windfarm.airflow.plugins.module_utils.problem import Problem, ProblemError
 
 SECRETS_PLAYBOOK = "run the playbook windfarm.airflow.secrets (playbooks/secrets.yml) with this inventory"
@@ -43,16 +44,35 @@ def _alphanumeric(length: int) -> str:
     return "".join(secrets.choice(_ALPHABET) for _count in range(length))
 
 
-SECRETS: dict[str, Callable[[], str]] = {
+CA_KEY, CA_CERTIFICATE = "airflow_ca_key", "airflow_ca_certificate"
+_MAKERS: dict[str, Callable[[], str]] = {
     "airflow_fernet_key": fernet_key,
-    "airflow_jwt_secret": signing_key,
+    "airflow_jwt_private_key": pki.new_jwt_key,
     "airflow_api_secret_key": signing_key,
     "airflow_database_password": password,
     "airflow_results_database_password": password,
     "airflow_broker_password": password,
+    "airflow_broker_admin_password": password,
     "airflow_flower_password": password,
     "airflow_admin_password": password,
+    CA_KEY: pki.new_key,
 }
+# The certificate comes after its key, from which it is made.
+SECRETS = (*_MAKERS, CA_CERTIFICATE)
+
+
+def create(names: Iterable[str], ca_key: object = None, cluster: str = "cluster") -> dict[str, str]:
+    """New values, in the order of the names. A certificate needs its key, given or among the names before it."""
+    made: dict[str, str] = {}
+    for name in names:
+        if name != CA_CERTIFICATE:
+            made[name] = _MAKERS[name]()
+            continue
+        try:
+            made[name] = pki.new_ca(made.get(CA_KEY) or ca_key, cluster)
+        except ValueError as exc:
+            raise SecretsError(CA_KEY, str(exc), f"correct it, or remove it, so that it is made with {CA_CERTIFICATE}") from None
+    return made
 
 
 def inventory_folder(variables: Mapping[str, Any]) -> str | None:
@@ -104,7 +124,32 @@ def is_empty(value: object) -> bool:
 def missing(defined: Iterable[Mapping[str, Any]]) -> list[str]:
     """The secrets that none of the variable sets (the file's, each host's) defines."""
     names = {name for found in defined for name in found}
+    if CA_CERTIFICATE in names:
+        # An authority of the user's own, whose key is nobody's here.
+        names.add(CA_KEY)
     return [name for name in SECRETS if name not in names]
+
+
+def empty(defined: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The secrets that one of the variable sets defines as nothing."""
+    found = list(defined)
+    return [name for name in SECRETS if any(name in one and is_empty(one[name]) for one in found)]
+
+
+class Answers(NamedTuple):
+    """What hosts said when they were asked for their fact file."""
+
+    kept: list[str]
+    """They keep what the old Fernet key has encrypted."""
+    failed: list[str]
+    silent: list[str]
+
+
+def sorted_answers(answers: Mapping[str, Mapping[str, Any]]) -> Answers:
+    kept = [host for host, answer in answers.items() if "airflow_fernet_key" in str(answer.get("stdout"))]
+    silent = [host for host, answer in answers.items() if answer.get("unreachable")]
+    failed = [host for host, answer in answers.items() if answer.get("failed") and host not in silent]
+    return Answers(kept, failed, silent)
 
 
 def appended(text: str, lines: Iterable[str]) -> str:
@@ -115,6 +160,8 @@ def appended(text: str, lines: Iterable[str]) -> str:
 
 
 def plain_line(name: str, value: str) -> str:
+    if "\n" in value:
+        return f"{name}: |\n" + "".join(f"  {line}\n" for line in value.splitlines())
     # JSON's form of these characters is YAML's too; quotes keep a value like 1e5 a text.
     return f'{name}: "{value}"\n'
 

@@ -8,10 +8,12 @@ Runs on the controller. Reads inventory variables only, never facts, so that a r
 from __future__ import annotations
 
 import functools
+import ipaddress
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 COMPONENT_GROUPS = {
     "scheduler": "airflow_scheduler",
@@ -31,6 +33,11 @@ BROKER_CLIENTS = ("scheduler", "worker", "flower")
 POOL = 15
 # PostgreSQL's superuser_reserved_connections, replication, and an operator with a backup.
 RESERVED = 3 + 3 + 3
+# [scheduler] scheduler_health_check_server_port
+SCHEDULER_HEALTH_PORT = 8974
+# Of these addresses PostgreSQL alone knows what they mean; it still refuses whom its own list refuses.
+EVERYBODY = ["0.0.0.0/0", "::/0"]
+HBA_KEYWORDS: dict[str, list[str]] = {"all": EVERYBODY, "samenet": EVERYBODY, "samehost": []}
 # Debian's own value, doubled until it is enough: a new value is a restart of PostgreSQL, and each worker that joins needs more.
 CONNECTIONS = 100
 
@@ -50,19 +57,38 @@ def _get(host_vars: Mapping[str, Any], name: str) -> Any:
     return _role_defaults().get(name) if value is None or value == "" else value
 
 
-def max_connections(
+def is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+class Connections(NamedTuple):
+    """PostgreSQL's max_connections, and how many of them each login may take."""
+
+    max_connections: int
+    database: int
+    results_database: int
+
+
+def connections(
     schedulers: int, webserver_processes: int, dag_processors: int, triggerers: int, worker_slots: Sequence[int]
-) -> int:
-    """PostgreSQL's max_connections: the worst case of every pool, a fifth more, rounded up to 100, 200, 400…
+) -> Connections:
+    """The worst case of every pool, a fifth more, rounded up to 100, 200, 400…
 
     Per scheduler a pool and two result backend connections; per webserver process a synchronous and an asynchronous pool;
     per dag processor one pool; per triggerer two; per worker one result backend connection a slot and one of its own.
     """
-    pools = schedulers * (POOL + 2) + webserver_processes * 2 * POOL + dag_processors * POOL + triggerers * 2 * POOL
+    pools = schedulers * POOL + webserver_processes * 2 * POOL + dag_processors * POOL + triggerers * 2 * POOL
     # A worker host counts twice: while a new colour starts, the old one still runs its tasks.
-    results = sum(2 * (slots + 1) for slots in worker_slots)
+    results = schedulers * 2 + sum(2 * (slots + 1) for slots in worker_slots)
     needed = (pools + results + RESERVED) * 1.2
-    return CONNECTIONS * 2 ** max(0, math.ceil(math.log2(needed / CONNECTIONS)))
+    total = CONNECTIONS * 2 ** max(0, math.ceil(math.log2(needed / CONNECTIONS)))
+    # Code on a worker may open as many as it likes: they never take the ones that the scheduler lives by.
+    for_results = math.ceil(results * 1.2)
+    return Connections(total, total - RESERVED - for_results, for_results)
 
 
 def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -88,19 +114,22 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
             return str(explicit)
         return addresses[members[name][0]] if members[name] else ""
 
+    tls = bool(_get(common, "airflow_tls"))
     database_host = server("postgresql", "airflow_database_host")
     database_port = int(_get(common, "airflow_database_port"))
-    database = {
+    database: dict[str, Any] = {
         "host": database_host,
         "port": database_port,
         "name": _get(common, "airflow_database_name"),
         "user": _get(common, "airflow_database_user"),
+        "owner": f"{_get(common, 'airflow_database_user')}_owner",
     }
-    results = {
+    results: dict[str, Any] = {
         "host": database_host,
         "port": database_port,
         "name": _get(common, "airflow_results_database_name"),
         "user": _get(common, "airflow_results_database_user"),
+        "owner": f"{_get(common, 'airflow_results_database_user')}_owner",
     }
 
     def clients(components: Sequence[str]) -> list[str]:
@@ -110,8 +139,52 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         config = _get(hostvars[host], "airflow_config") or {}
         return int((config.get("api") or {}).get("workers", 1))
 
+    limits = connections(
+        schedulers=len(members["scheduler"]),
+        webserver_processes=sum(processes(host) for host in members["webserver"]),
+        dag_processors=len(members["dag_processor"]),
+        triggerers=len(members["triggerer"]),
+        worker_slots=[int(_get(hostvars[host], "airflow_worker_concurrency")) for host in members["worker"]],
+    )
+    # A server that the user runs brings its own rules.
+    database["tls"] = results["tls"] = tls and bool(members["postgresql"])
+
+    def certificate_names(host: str) -> list[str]:
+        """What a certificate of the host is valid for; the address, by which the others reach it, comes first."""
+        given = _get(hostvars[host], "airflow_certificate_names") or []
+        # Browsers and load balancers verify the name that users type.
+        entry = urlsplit(str(hostvars[host].get("airflow_base_url") or "")).hostname if host in members["webserver"] else None
+        own = (addresses[host], host, hostvars[host].get("ansible_host"), entry, "localhost", "127.0.0.1", "::1", *given)
+        return list(dict.fromkeys(str(name) for name in own if name))
+
+    def ports(host: str) -> list[dict[str, Any]]:
+        """What listens here for some hosts only; without clients: for the host itself."""
+        own = hostvars[host]
+        extra = [
+            one
+            for entry in own.get("postgresql_extra_hba_entries") or []
+            if entry.get("address") and entry.get("type") != "local"
+            for one in HBA_KEYWORDS.get(str(entry["address"]), [str(entry["address"])])
+        ]
+        webservers = clients(["webserver"])
+        listening: list[tuple[str, str, Any, Sequence[str]]] = [
+            ("postgresql", "postgresql", database_port, [*clients(METADATA_CLIENTS + RESULTS_CLIENTS), *extra]),
+            ("redis", "redis", _get(common, "airflow_broker_port"), clients(BROKER_CLIENTS)),
+            ("worker", "worker_logs", _get(own, "airflow_worker_log_port"), webservers),
+            ("triggerer", "triggerer_logs", _get(own, "airflow_triggerer_log_port"), webservers),
+            ("worker", "execution_api", _get(own, "airflow_execution_api_port"), []),
+            ("flower", "flower", _get(own, "airflow_flower_port"), []),
+            ("scheduler", "scheduler_health", SCHEDULER_HEALTH_PORT, []),
+        ]
+        return [
+            {"name": name, "port": int(port), "clients": list(dict.fromkeys(allowed))}
+            for component, name, port, allowed in listening
+            if host in members[component]
+        ]
+
     return {
         "single": single,
+        "tls": tls,
         "addresses": addresses,
         "members": members,
         "database": database,
@@ -119,20 +192,33 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         "broker": {
             "host": server("redis", "airflow_broker_host"),
             "port": int(_get(common, "airflow_broker_port")),
+            "tls": tls and bool(members["redis"]),
         },
         "database_clients": [
-            {"database": target["name"], "user": target["user"], "address": client}
+            {
+                "type": "hostssl" if tls else "host",
+                "database": target["name"],
+                "user": target["user"],
+                "address": client,
+            }
             for target, components in ((database, METADATA_CLIENTS), (results, RESULTS_CLIENTS))
             for client in clients(components)
         ],
         "broker_clients": clients(BROKER_CLIENTS),
-        "max_connections": max_connections(
-            schedulers=len(members["scheduler"]),
-            webserver_processes=sum(processes(host) for host in members["webserver"]),
-            dag_processors=len(members["dag_processor"]),
-            triggerers=len(members["triggerer"]),
-            worker_slots=[int(_get(hostvars[host], "airflow_worker_concurrency")) for host in members["worker"]],
-        ),
+        "max_connections": limits.max_connections,
+        "connection_limits": {"database": limits.database, "results_database": limits.results_database},
+        "webservers": [
+            {
+                "name": host,
+                "address": addresses[host],
+                "port": int(_get(hostvars[host], "airflow_webserver_port")),
+                # HAProxy compares names only, not addresses.
+                "verify_name": host if is_address(addresses[host]) else addresses[host],
+            }
+            for host in members["webserver"]
+        ],
+        "certificate_names": {host: certificate_names(host) for host in everyone},
+        "ports": {host: ports(host) for host in everyone},
         "listen": {
             name: ["127.0.0.1", *([] if single else sorted({addresses[host] for host in members[name]} - {"127.0.0.1"}))]
             for name in SERVER_GROUPS

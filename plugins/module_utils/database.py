@@ -7,9 +7,10 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.windfarm.airflow.plugins.module_utils import database_script
@@ -130,8 +131,31 @@ class Database:
                 )
             time.sleep(2)
 
-    def apply(self, migrate: bool, admin: Mapping[str, str] | None) -> None:
-        self._run({"do": "apply", "migrate": migrate, "admin": admin})
+    def apply(self, migrate: bool, admin: Mapping[str, str] | None, comment: str) -> None:
+        self._run({"do": "apply", "migrate": migrate, "admin": admin, "comment": comment})
+
+
+_FERNET = re.compile(r"\bfernet:([0-9a-f]+)")
+
+
+def fernet_comment(found: Mapping[str, Any], fingerprints: Sequence[str]) -> str:
+    """The database's comment with the fingerprint of the key that it is encrypted with; empty where it is right already.
+
+    DatabaseError for another key: with it, nobody could read the stored connections.
+    """
+    recorded = _FERNET.search(found["comment"])
+    if not fingerprints or (recorded and recorded[1] == fingerprints[0]):
+        return ""
+    if recorded and recorded[1] not in fingerprints:
+        raise DatabaseError(
+            f"the database {found['name']} is encrypted with another airflow_fernet_key (fingerprint {recorded[1]}) than the "
+            f"inventory's ({', '.join(fingerprints)}); restore the secrets that belong to it"
+        )
+    # Not ours to write on: then only the hosts' own records protect it.
+    if not found["owner"]:
+        return ""
+    mark = f"fernet:{fingerprints[0]}"
+    return _FERNET.sub(mark, found["comment"]) if recorded else " ".join(filter(None, (found["comment"], mark)))
 
 
 def admin_wrong(found: Mapping[str, bool] | None) -> list[str]:

@@ -26,6 +26,11 @@ def look(question: dict[str, Any]) -> dict[str, Any]:
         return {"reachable": False, "detail": " ".join(str(error).split())}
     answer: dict[str, Any] = {"reachable": True, "revisions": {}, "admin": None}
     with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(shobj_description(oid, 'pg_database'), ''), pg_has_role(datdba, 'USAGE'), datname"
+            " FROM pg_database WHERE datname = current_database()"
+        )
+        answer["comment"], answer["owner"], answer["name"] = cursor.fetchone()
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = ANY (current_schemas(false))")
         tables = {row[0] for row in cursor.fetchall()}
         for table in TABLES:
@@ -65,7 +70,19 @@ def apply(question: dict[str, Any]) -> dict[str, Any]:
         arguments.func(arguments)
     if question.get("admin"):
         set_admin(question["admin"])
+    if question.get("comment"):
+        set_comment(question["comment"])
     return {}
+
+
+def set_comment(text: str) -> None:
+    import psycopg2
+    from psycopg2 import sql
+
+    url = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("postgresql+psycopg2:", "postgresql:", 1)
+    with psycopg2.connect(url, connect_timeout=5) as connection, connection.cursor() as cursor:
+        name = sql.Identifier(connection.info.dbname)
+        cursor.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(name, sql.Literal(text)))
 
 
 def set_admin(wanted: dict[str, str]) -> None:

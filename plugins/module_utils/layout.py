@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 SUPPORT = "/usr/local/lib/airflow"
 CONFIG = "/etc/airflow"
@@ -49,11 +49,12 @@ def components_of(catalog: Mapping[str, Mapping[str, Any]], group_names: Collect
     return here
 
 
-def url(target: Mapping[str, Any], scheme: str, password: str) -> str:
+def url(target: Mapping[str, Any], scheme: str, password: str, query: Mapping[str, str] | None = None) -> str:
     """A URL with every character of user and password that could end them escaped."""
     host = f"[{target['host']}]" if ":" in str(target["host"]) else target["host"]
     credentials = f"{quote(str(target['user']), safe='')}:{quote(str(password), safe='')}"
-    return f"{scheme}://{credentials}@{host}:{target['port']}/{target['name']}"
+    question = "?" + urlencode(query, safe="/") if query else ""
+    return f"{scheme}://{credentials}@{host}:{target['port']}/{target['name']}{question}"
 
 
 def _plain(value: Any) -> str:

@@ -10,9 +10,12 @@ import hmac
 import ipaddress
 import os
 import re
+import socket
+import ssl
 import stringprep
+import struct
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import NAME, ServerError, as_ip, one_line
@@ -29,12 +32,75 @@ RESERVED = {
     "ident_file": "Debian's cluster tools own it",
     "external_pid_file": "Debian's cluster tools own it",
     "unix_socket_directories": "Debian's cluster tools own it",
+    "ssl": "set postgresql_tls_certificate and postgresql_tls_key",
+    "ssl_cert_file": "set postgresql_tls_certificate",
+    "ssl_key_file": "set postgresql_tls_key",
     "include": "put the settings themselves here",
     "include_dir": "put the settings themselves here",
     "include_if_exists": "put the settings themselves here",
 }
 SETTING = re.compile(r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$")
 ADDRESS_KEYWORDS = ("all", "samehost", "samenet")
+
+UNIT = """# Written by Ansible (windfarm.airflow); changes made here are lost.
+[Unit]
+Wants=network-online.target
+After=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+Restart=on-failure
+RestartSec=2
+"""
+# As its own user pg_ctlcluster needs no capability at all. Not in it, because PostgreSQL needs what they close:
+# ProtectSystem=strict (WAL archives and tablespaces lie anywhere), MemoryDenyWriteExecute (JIT), PrivateUsers (peer
+# authentication), RemoveIPC (shared memory of a second cluster of the same user), no AF_NETLINK (samenet in pg_hba.conf).
+SANDBOX = """User=postgres
+Group=postgres
+CapabilityBoundingSet=
+NoNewPrivileges=yes
+ProtectSystem=full
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectProc=invisible
+ProcSubset=pid
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
+UMask=0077
+"""
+
+
+# The unit
+
+
+def drop_in(sandbox: bool, data: str) -> str:
+    """What Debian's unit lacks.
+
+    It starts before a network that is still being configured has its addresses, and PostgreSQL then goes on with
+    those it could bind. A crash of the main process ends it; nothing else would start it.
+    """
+    if not sandbox:
+        return UNIT
+    home = any(os.path.realpath(data).startswith(folder) for folder in ("/home/", "/root/", "/run/user/"))
+    return f"{UNIT}{SANDBOX}ProtectHome={'no' if home else 'yes'}\n"
+
+
+def confined(status: str | None) -> bool:
+    """Whether the process with this /proc/PID/status was started in the sandbox."""
+    return bool(re.search(r"(?m)^CapBnd:\s*0+$", status or ""))
 
 
 # Configuration
@@ -48,14 +114,20 @@ def setting_text(value: Any) -> str:
     return str(value)
 
 
-def settings(listen: Sequence[str], port: int, max_connections: int, config: Mapping[str, Any]) -> dict[str, str]:
+def settings(
+    listen: Sequence[str], port: int, max_connections: int, config: Mapping[str, Any], tls_file: str = ""
+) -> dict[str, str]:
     """What the configuration file says: the role's own settings, then the user's over them."""
     result = {
         "listen_addresses": ", ".join(listen),
         "port": str(port),
         "max_connections": str(max_connections),
         "password_encryption": "scram-sha-256",
+        "idle_in_transaction_session_timeout": "5min",
     }
+    if tls_file:
+        # One file for both, so that no moment has the certificate of one pair and the key of another.
+        result |= {"ssl": "on", "ssl_cert_file": tls_file, "ssl_key_file": tls_file, "ssl_min_protocol_version": "TLSv1.2"}
     for given, value in config.items():
         name = str(given).lower()
         if not SETTING.match(name):
@@ -153,6 +225,58 @@ def render_hba(entries: Sequence[Mapping[str, Any]], resolve: Callable[[str], Se
     return HEADER + "".join(f"{line}\n" for line in dict.fromkeys(lines))
 
 
+# TLS
+
+
+def bundle(certificate: str, key: str) -> str:
+    return "".join(f"{part.strip()}\n" for part in (certificate, key))
+
+
+def fingerprint(text: str | None) -> str:
+    """SHA-256 of the first certificate in a PEM text, which is the one that a server shows; empty when there is none."""
+    found = re.search(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", text or "", re.DOTALL)
+    if not found:
+        return ""
+    try:
+        return _sha256(ssl.PEM_cert_to_DER_cert(found.group()))
+    except ValueError:
+        return ""
+
+
+def _sha256(certificate: bytes | None) -> str:
+    return hashlib.sha256(certificate).hexdigest() if certificate else ""
+
+
+def served(address: str, port: int, timeout: float = 5.0) -> str:
+    """Fingerprint of the certificate that the server there shows; empty when it shows none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Only which certificate it is counts here, not who would trust it.
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((address, port), timeout=timeout) as plain:
+            plain.sendall(struct.pack("!II", 8, 80877103))
+            if plain.recv(1) != b"S":
+                return ""
+            with context.wrap_socket(plain) as secured:
+                return _sha256(secured.getpeercert(binary_form=True))
+    except OSError:
+        return ""
+
+
+def check_pair(certificate: str, key: str) -> None:
+    """Refuse files that a server could not use."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ServerError(f"postgresql_tls_key: {key} is not the key of {certificate}; give a pair") from None
+        why = (error.reason or "no PEM text").replace("_", " ").lower()
+        raise ServerError(
+            f"postgresql_tls_certificate, postgresql_tls_key: {certificate} and {key} cannot be used ({why}); "
+            "give PEM files, the key without a passphrase"
+        ) from None
+
+
 # Passwords
 
 
@@ -221,10 +345,7 @@ def check_wishes(databases: Sequence[Mapping[str, Any]], users: Sequence[Mapping
     """Refuse what cannot work, before anything is changed."""
     names = [check_name("postgresql_users", user["name"]) for user in users]
     for user in users:
-        if user["name"] == "postgres" or user["name"].startswith("pg_"):
-            raise ServerError(f"postgresql_users: '{user['name']}' belongs to PostgreSQL itself; choose another name")
-        if not user["password"] or not one_line(user["password"]):
-            raise ServerError(f"postgresql_users: the password of '{user['name']}' is empty or holds a line break")
+        _check_user(user)
     for variable, given in (("postgresql_users", names), ("postgresql_databases", [one["name"] for one in databases])):
         twice = sorted({name for name in given if given.count(name) > 1})
         if twice:
@@ -235,13 +356,32 @@ def check_wishes(databases: Sequence[Mapping[str, Any]], users: Sequence[Mapping
             raise ServerError(f"postgresql_databases: '{database['name']}' belongs to PostgreSQL itself; choose another name")
 
 
+def _check_user(user: Mapping[str, Any]) -> None:
+    name, password, groups = user["name"], user.get("password"), user.get("member_of") or []
+    if name == "postgres" or name.startswith("pg_"):
+        raise ServerError(f"postgresql_users: '{name}' belongs to PostgreSQL itself; choose another name")
+    if user["login"] and (not password or not one_line(password)):
+        raise ServerError(f"postgresql_users: the password of '{name}' is empty or holds a line break")
+    for key in ("password", "act_as"):
+        if not user["login"] and user.get(key):
+            raise ServerError(f"postgresql_users: '{name}' has login: false; remove its {key}")
+    for group in groups:
+        check_name("postgresql_users", group)
+        if group in ("postgres", name):
+            raise ServerError(f"postgresql_users: '{name}' cannot be a member of '{group}'; name a role that owns its database")
+    if user.get("act_as") and user["act_as"] not in groups:
+        raise ServerError(f"postgresql_users: '{name}' acts as '{user['act_as']}'; add that to its member_of")
+
+
 def state_query(databases: Sequence[Mapping[str, Any]], users: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     """One row of JSON with everything that the module compares."""
 
     def listed(values: Sequence[str]) -> str:
         return ", ".join(literal(value) for value in values) or "NULL"
 
-    owners = [*(user["name"] for user in users), *(database["owner"] for database in databases)]
+    named = [database["owner"] for database in databases]
+    for user in users:
+        named += [user["name"], *(user.get("member_of") or [])]
     return f"""
 SELECT json_build_object(
   'loaded', extract(epoch FROM pg_conf_load_time()),
@@ -253,14 +393,25 @@ SELECT json_build_object(
                  'value', setting, 'file', sourcefile, 'context', context)), '{{}}')
                FROM pg_settings WHERE name IN ({listed(names)})),
   'roles', (SELECT coalesce(json_object_agg(rolname, json_build_object(
-              'login', rolcanlogin, 'limit', rolconnlimit, 'password', rolpassword,
+              'login', rolcanlogin, 'limit', rolconnlimit, 'password', rolpassword, 'inherit', rolinherit,
+              'act_as', (SELECT substr(one, 6) FROM pg_db_role_setting, unnest(setconfig) AS one
+                         WHERE setrole = a.oid AND setdatabase = 0 AND one LIKE 'role=%'),
+              'member_of', (SELECT coalesce(json_agg(json_build_object(
+                  'role', pg_get_userbyid(m.roleid), 'admin', m.admin_option,
+                  'full', coalesce((to_jsonb(m)->>'set_option')::bool AND (to_jsonb(m)->>'inherit_option')::bool, true),
+                  'grantor', CASE WHEN to_jsonb(m) ? 'set_option' THEN pg_get_userbyid(m.grantor) END
+                )), '[]') FROM pg_auth_members m WHERE m.member = a.oid),
               'powers', rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)), '{{}}')
-            FROM pg_authid WHERE rolname IN ({listed(owners)})),
+            FROM pg_authid a WHERE rolname IN ({listed(named)})),
   'databases', (SELECT coalesce(json_object_agg(datname, json_build_object(
               'owner', pg_get_userbyid(datdba), 'encoding', pg_encoding_to_char(encoding), 'limit', datconnlimit,
               'public', has_database_privilege('public', oid, 'CONNECT')
-                        OR has_database_privilege('public', oid, 'TEMPORARY'))), '{{}}')
-            FROM pg_database WHERE datname IN ({listed([one["name"] for one in databases])})));
+                        OR has_database_privilege('public', oid, 'TEMPORARY'),
+              -- REASSIGN OWNED leaves these two alone.
+              'owners', (SELECT coalesce(json_agg(DISTINCT pg_get_userbyid(refobjid)), '[]') FROM pg_shdepend
+                         WHERE dbid = d.oid AND deptype = 'o' AND refclassid = 'pg_authid'::regclass
+                         AND classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)))), '{{}}')
+            FROM pg_database d WHERE datname IN ({listed([one["name"] for one in databases])})));
 """  # noqa: S608 (every name goes through literal())
 
 
@@ -276,31 +427,139 @@ def connect(database: str) -> str:
     return f"\\connect {identifier(database)}\n"
 
 
-def plan_roles(users: Sequence[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """(what it does, SQL) for each role that is not as wished."""
+Steps = list[tuple[str, str]]
+
+
+def plan_objects(
+    databases: Sequence[Mapping[str, Any]],
+    users: Sequence[Mapping[str, Any]],
+    state: Mapping[str, Mapping[str, Any]],
+    version: int,
+) -> Steps:
+    """(what it does, SQL) in the order that keeps those who are connected working; refuses before the first step."""
+    roles = {*state["roles"], *(user["name"] for user in users)}
+    return [
+        *plan_roles(users, state["roles"]),
+        *plan_memberships(users, state["roles"], roles, version),
+        *plan_databases(databases, state["databases"], roles, users),
+        # Last, because a session that acts as the owner cannot use what still belongs to its login.
+        *plan_sessions(users, state["roles"]),
+    ]
+
+
+def plan_roles(users: Sequence[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]]) -> Steps:
+    """For each role that is not as wished."""
     result = []
     for user in users:
-        name, limit = user["name"], int(user["connection_limit"])
+        name, limit, login = user["name"], int(user["connection_limit"]), bool(user["login"])
         present = found.get(name)
-        same_password = present is not None and password_matches(user["password"], present["password"])
-        if present and present["login"] and present["limit"] == limit and not present["powers"] and same_password:
+        verifier = present["password"] if present else None
+        same_password = password_matches(user["password"], verifier) if login else not verifier
+        wished = present and present["login"] == login and present["limit"] == limit and present["inherit"]
+        if present and wished and not present["powers"] and same_password:
             continue
-        verb = "ALTER" if present else "CREATE"
         sql = (
-            f"{verb} ROLE {identifier(name)} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS "
-            f"CONNECTION LIMIT {limit}"
+            f"{'ALTER' if present else 'CREATE'} ROLE {identifier(name)} {'LOGIN' if login else 'NOLOGIN'} INHERIT "
+            f"NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT {limit}"
         )
         if not same_password:
-            sql += f" PASSWORD {literal(scram_verifier(user['password']))}"
-        what = "set the password of" if present and not same_password else "change" if present else "create"
+            sql += f" PASSWORD {literal(scram_verifier(user['password'])) if login else 'NULL'}"
+        what = "set the password of" if present and login and not same_password else "change" if present else "create"
         result.append((f"{what} role {name}", sql + ";\n"))
     return result
 
 
+def plan_memberships(
+    users: Sequence[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]], roles: Collection[str], version: int
+) -> Steps:
+    """A role whose memberships are given has these and no others; the others' are left as they are."""
+    result = []
+    for user in users:
+        if user.get("member_of") is None:
+            continue
+        name, wished = user["name"], list(dict.fromkeys(user["member_of"]))
+        present = found[name]["member_of"] if name in found else []
+        for group in wished:
+            if group not in roles:
+                raise ServerError(f"postgresql_users: '{name}' is to be a member of '{group}', which does not exist; add it too")
+            if not any(one["role"] == group and one["full"] for one in present):
+                # From version 16 on each membership says for itself what it gives.
+                options = " WITH INHERIT TRUE, SET TRUE" if version >= 16 else ""
+                result.append(
+                    (f"make {name} a member of {group}", f"GRANT {identifier(group)} TO {identifier(name)}{options};\n")
+                )
+        for one in present:
+            group = one["role"]
+            by = f" GRANTED BY {identifier(one['grantor'])}" if one["grantor"] else ""
+            if group not in wished:
+                result.append(
+                    (
+                        f"end the membership of {name} in {group}",
+                        f"REVOKE {identifier(group)} FROM {identifier(name)}{by} CASCADE;\n",
+                    )
+                )
+            elif one["admin"]:
+                result.append(
+                    (
+                        f"take the power over {group} from {name}",
+                        f"REVOKE ADMIN OPTION FOR {identifier(group)} FROM {identifier(name)}{by} CASCADE;\n",
+                    )
+                )
+    return result
+
+
+def plan_sessions(users: Sequence[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]]) -> Steps:
+    """Which role the sessions of a login become."""
+    result = []
+    for user in users:
+        name, wished = user["name"], user.get("act_as") or ""
+        present = (found[name]["act_as"] if name in found else None) or ""
+        if wished == present:
+            continue
+        if wished:
+            result.append((f"let {name} act as {wished}", f"ALTER ROLE {identifier(name)} SET role = {literal(wished)};\n"))
+        else:
+            result.append((f"let {name} act as itself", f"ALTER ROLE {identifier(name)} RESET role;\n"))
+    return result
+
+
+def hand_over(database: str, owner: str, others: Sequence[str]) -> str:
+    """SQL: the database, and what these others own in it, belong to the owner. All of it or nothing."""
+    listed = ", ".join(literal(one) for one in others)
+    # REASSIGN OWNED takes other databases and tablespaces along, so these wait with the administrator meanwhile.
+    # It cannot work on PostgreSQL's own roles, whose numbers are below 16384.
+    body = f"""
+DECLARE
+  giver text;
+  kept text[];
+  one text;
+BEGIN
+  FOR giver IN SELECT rolname FROM pg_roles WHERE oid >= 16384 AND rolname IN ({listed or "NULL"}) LOOP
+    kept := ARRAY(SELECT format('DATABASE %I', datname) FROM pg_database
+                  WHERE pg_get_userbyid(datdba) = giver AND datname <> current_database()
+                  UNION ALL SELECT format('TABLESPACE %I', spcname) FROM pg_tablespace
+                  WHERE pg_get_userbyid(spcowner) = giver);
+    FOREACH one IN ARRAY kept LOOP
+      EXECUTE format('ALTER %s OWNER TO %I', one, current_user);
+    END LOOP;
+    EXECUTE format('REASSIGN OWNED BY %I TO %I', giver, {literal(owner)});
+    FOREACH one IN ARRAY kept LOOP
+      EXECUTE format('ALTER %s OWNER TO %I', one, giver);
+    END LOOP;
+  END LOOP;
+  EXECUTE format('ALTER DATABASE %I OWNER TO %I', current_database(), {literal(owner)});
+END
+"""  # noqa: S608 (every name goes through literal())
+    return f"{connect(database)}SET lock_timeout = '10s';\nDO {literal(body)};\n"
+
+
 def plan_databases(
-    databases: Sequence[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]], roles: Sequence[str]
-) -> list[tuple[str, str]]:
-    """(what it does, SQL) for each database that is not as wished; what cannot be changed is refused."""
+    databases: Sequence[Mapping[str, Any]],
+    found: Mapping[str, Mapping[str, Any]],
+    roles: Collection[str],
+    users: Sequence[Mapping[str, Any]],
+) -> Steps:
+    """For each database that is not as wished; what cannot be changed is refused."""
     result = []
     for database in databases:
         name, owner, limit = database["name"], database["owner"], int(database["connection_limit"])
@@ -312,6 +571,10 @@ def plan_databases(
                 f"the database '{name}' exists with encoding {present['encoding']}, which cannot hold every text; "
                 "nothing was changed: dump it, drop it, run this again and load the dump"
             )
+        # What a login made before it acted as the owner.
+        strays = {user["name"] for user in users if user.get("act_as") == owner}.intersection(
+            present["owners"] if present else []
+        )
         if not present:
             result.append(
                 (
@@ -321,12 +584,10 @@ def plan_databases(
                 )
             )
         elif present["owner"] != owner:
-            result.append(
-                (
-                    f"give database {name} to {owner}",
-                    f"ALTER DATABASE {identifier(name)} OWNER TO {identifier(owner)};\n",
-                )
-            )
+            others = sorted(strays | {present["owner"]})
+            result.append((f"give database {name} and what is in it to {owner}", hand_over(name, owner, others)))
+        elif strays:
+            result.append((f"give what is in database {name} to {owner}", hand_over(name, owner, sorted(strays))))
         if present and present["limit"] != limit:
             result.append(
                 (

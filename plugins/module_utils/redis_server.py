@@ -4,23 +4,35 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
+import ipaddress
+import os
 import re
+import secrets
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+import ssl
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import ServerError, one_line
+from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import ServerError, one_line, read_text
 
 HEADER = "# Written by Ansible (windfarm.airflow); changes made here are lost.\n"
 
 # Their value is one word, whatever characters it has; diffs hide it.
 SECRETS = ("requirepass", "masterauth", "tls-key-file-pass", "tls-client-key-file-pass")
+# One word in the file, spaces or not.
+SINGLE = (*SECRETS, "tls-protocols")
+# These change together, in one command, which Redis carries out as a whole or not at all.
+ENTRANCE = ("port", "tls-port", "tls-cert-file", "tls-key-file", "tls-auth-clients", "tls-protocols")
 # Where the data is. A change would start Redis with an empty queue, so what is there stays.
 STORAGE = ("dir", "dbfilename", "appendfilename", "appenddirname")
 RESERVED = {
     "bind": "set redis_listen_addresses",
     "port": "set redis_port",
-    "requirepass": "set redis_password",
+    "requirepass": "Redis' own default user is off; set redis_password or redis_users",
     "maxmemory": "set redis_maxmemory",
     "appendfsync": "set redis_appendfsync",
     "appendonly": "the queue is always kept in the append-only file",
@@ -29,8 +41,8 @@ RESERVED = {
     "include": "put the parameters themselves here",
     "loadmodule": "modules are not supported",
     "rename-command": "use access control lists",
-    "user": "accounts are not set here",
-    "aclfile": "accounts are not set here",
+    "user": "set redis_users",
+    "aclfile": "set redis_users",
 }
 UNITS = {
     "k": 1000,
@@ -43,7 +55,13 @@ UNITS = {
 }
 ESCAPES = {"n": b"\n", "r": b"\r", "t": b"\t", "b": b"\b", "a": b"\a"}
 SIZE = re.compile(r"^(\d+)([a-z]*)$")
+# What a rule must not do: the module itself says who is on, and with which passwords.
+NOT_RULES = ("on", "off", "reset", "resetpass", "nopass")
+ACCOUNT = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 PARAMETER = re.compile(r"^[a-z0-9][a-z0-9-]*$")
+HANDSHAKE = 5.0
+# The state of a listening socket in /proc/net/tcp.
+LISTEN = "0A"
 # Redis 5 to 8 read and write these under two names.
 ALIASES = {"slave": "replica"}
 
@@ -55,8 +73,20 @@ class RedisError(Exception):
 class Connection:
     """The Redis protocol (RESP2), as far as administration needs it."""
 
-    def __init__(self, address: str, port: int, timeout: float = 30.0) -> None:
-        self._socket = socket.create_connection((address, port), timeout=timeout)
+    def __init__(self, address: str, port: int, timeout: float = 30.0, *, tls: bool = False) -> None:
+        # A server without TLS says nothing to a greeting of TLS, so that one must not last.
+        self._socket = socket.create_connection((address, port), timeout=HANDSHAKE if tls else timeout)
+        if tls:
+            # The other end is known already, by its process; its certificate may be of any name.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            try:
+                self._socket = context.wrap_socket(self._socket)
+            except OSError:
+                self._socket.close()
+                raise
+            self._socket.settimeout(timeout)
         self._stream = self._socket.makefile("rb")
 
     def close(self) -> None:
@@ -92,6 +122,27 @@ class Connection:
     def info(self, section: str) -> dict[str, str]:
         return dict(line.split(":", 1) for line in str(self.call("INFO", section)).splitlines() if ":" in line)
 
+    def transaction(self, *commands: Sequence[str]) -> list[Any]:
+        """All or nothing of it, with nobody in between, also when this process dies half-way; raises the first error."""
+        parts = [("MULTI",), *commands, ("EXEC",)]
+        self._socket.sendall(b"".join(encode(words) for words in parts))
+        answers = [self._read() for _part in parts]
+        for answer in [*answers[:-1], *(answers[-1] if isinstance(answers[-1], list) else answers[-1:])]:
+            if isinstance(answer, RedisError):
+                raise answer
+        return list(answers[-1])
+
+    def account(self, name: str) -> dict[str, Any] | None:
+        return described(self.call("ACL", "GETUSER", name))
+
+    def as_account(self, modifiers: Sequence[str]) -> dict[str, Any] | None:
+        """What Redis makes of the rules, in its own words; told by an account that nobody ever sees."""
+        name = f"ansible-{secrets.token_hex(8)}"
+        answers = self.transaction(
+            ("ACL", "SETUSER", name, "reset", *modifiers), ("ACL", "GETUSER", name), ("ACL", "DELUSER", name)
+        )
+        return described(answers[1])
+
     def parameters(self) -> dict[str, str]:
         flat = self.call("CONFIG", "GET", "*")
         return dict(zip(flat[::2], flat[1::2]))
@@ -107,9 +158,9 @@ def encode(words: Sequence[str]) -> bytes:
 
 def quote(word: str) -> str:
     """One word of redis.conf; whatever is not plain goes into a quoted string, byte by byte where needed."""
-    if re.match(r"^[A-Za-z0-9_./:*%+@,=-]+$", word):
+    if re.match(r"^[A-Za-z0-9_./:*%+@,=~&|()#-]+$", word):
         return word
-    plain = set(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:*%+@,=- ")
+    plain = set(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:*%+@,=~&|()#- ")
     return (
         '"' + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in word.encode("utf-8", "surrogateescape")) + '"'
     )
@@ -157,6 +208,8 @@ def user_parameters(config: Mapping[str, Any]) -> dict[str, str | list[str]]:
             raise ServerError(f"redis_config: '{given}' is not a name of a Redis parameter")
         if name in RESERVED:
             raise ServerError(f"redis_config: '{name}' cannot be set here: {RESERVED[name]}")
+        if name.startswith("tls-"):
+            raise ServerError(f"redis_config: '{name}' cannot be set here: set redis_tls_certificate and redis_tls_key")
         if value is None or isinstance(value, Mapping):
             raise ServerError(f"redis_config: '{name}' needs a value; remove the line for the default")
         result[name] = [parameter_text(item) for item in value] if isinstance(value, (list, tuple)) else parameter_text(value)
@@ -173,7 +226,7 @@ def render(parameters: Mapping[str, str | list[str]]) -> str:
     lines = []
     for name, value in parameters.items():
         for text in texts(value):
-            words = [text] if name in SECRETS or text == "" else text.split()
+            words = [text] if name in SINGLE or text == "" else text.split()
             lines.append(" ".join([name, *(quote(word) for word in words)]) + "\n")
     return HEADER + "".join(lines)
 
@@ -190,6 +243,94 @@ def memory(text: str, total: int) -> str:
             f"redis_maxmemory: '{text}' is neither a size such as 512mb, nor a share such as 25%, nor 0 for no limit"
         )
     return str(int(match.group(1)) * UNITS.get(match.group(2), 1))
+
+
+# Accounts
+
+
+# The first account, of clients that give no name. Redis itself calls that off and without any right.
+DEFAULT_OFF = "default off"
+
+
+def account_names(text: str | None) -> list[str]:
+    """The accounts in a redis.conf."""
+    lines = (unquote(line) for line in (text or "").splitlines() if line.strip() and not line.lstrip().startswith("#"))
+    return list(dict.fromkeys(words[1] for words in lines if words[0].lower() == "user" and len(words) > 1))
+
+
+@dataclass(frozen=True)
+class Account:
+    """One account as it shall be; of its passwords only what Redis keeps of them."""
+
+    name: str
+    hashes: tuple[str, ...]
+    rules: tuple[str, ...]
+
+    @property
+    def modifiers(self) -> tuple[str, ...]:
+        return ("on", *(f"#{one}" for one in self.hashes), *self.rules)
+
+    @property
+    def line(self) -> str:
+        return " ".join([self.name, *self.modifiers])
+
+
+def password_hash(password: str) -> str:
+    return hashlib.sha256(password.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def administrator(name: str, password: str) -> Account:
+    if not ACCOUNT.match(name) or name == "default":
+        raise ServerError(f"redis_admin_user: '{name}' cannot be an account: letters, digits and _ . - only, and not 'default'")
+    if not password or not one_line(password):
+        raise ServerError("redis_password is empty or holds a line break; create one with playbooks/secrets.yml or set it")
+    return Account(name, (password_hash(password),), ("~*", "&*", "+@all"))
+
+
+def accounts(admin: Account, users: Iterable[Mapping[str, Any]]) -> list[Account]:
+    """redis_users, checked as far as that goes without a server; the administrator first."""
+    result = {admin.name: admin}
+    for user in users:
+        name = str(user["name"])
+        where = f"redis_users: account '{name}'"
+        if not ACCOUNT.match(name):
+            raise ServerError(f"redis_users: '{name}' cannot be an account: letters, digits and _ . - only")
+        if name == "default":
+            raise ServerError(f"{where} is the one of clients that give no name, and always off; take another name")
+        if name in result:
+            cure = "choose another name, or set redis_admin_user" if name == admin.name else "keep one of its entries"
+            raise ServerError(f"{where} is there twice; {cure}")
+        passwords = list(user["passwords"] or [])
+        if not passwords or not all(password and one_line(password) for password in passwords):
+            raise ServerError(f"{where} needs passwords, none of them empty or with a line break")
+        hashes = tuple(dict.fromkeys(password_hash(password) for password in passwords))
+        if admin.hashes[0] in hashes:
+            raise ServerError(f"{where} has the administrator's password (redis_password); give it one of its own")
+        rules = tuple(word for rule in user["rules"] for word in str(rule).split())
+        for rule in rules:
+            # Not quoted back: somebody may have put a password there.
+            if rule.lower() in NOT_RULES or rule[0] in "><#!":
+                raise ServerError(f"{where}: its rules hold a password or switch the account; passwords go into 'passwords'")
+        result[name] = Account(name, hashes, rules)
+    return list(result.values())
+
+
+def described(answer: Any) -> dict[str, Any] | None:
+    """ACL GETUSER's answer in a form that can be compared."""
+    if answer is None:
+        return None
+    result = dict(zip(answer[::2], answer[1::2]))
+    # The flag for what is the rule anyway: Redis 7.0 sets it for an account made live, and not for one of its file.
+    flags = sorted(set(result["flags"]) - {"sanitize-payload"})
+    return {**result, "flags": flags, "passwords": sorted(result["passwords"])}
+
+
+def account_differences(present: Mapping[str, Any] | None, wished: Mapping[str, Any] | None) -> str:
+    """What of an account is otherwise, in words; empty when nothing is."""
+    if present is None or wished is None:
+        return "" if present == wished else "new"
+    names = sorted(name for name in {*present, *wished} if present.get(name) != wished.get(name))
+    return ", ".join(names)
 
 
 # Comparison
@@ -232,3 +373,73 @@ def differences(wanted: Mapping[str, str | list[str]], live: Mapping[str, str]) 
     for name, value in wanted.items():
         if not same(name, value, live.get(name, "")):
             yield name
+
+
+# The process
+
+
+def listening(pid: str) -> list[tuple[str, int]]:
+    """Addresses and ports on which the process itself listens, this host's own loopback addresses first."""
+    mine = {_link(name) for name in glob.glob(f"/proc/{pid}/fd/*")}
+    try:
+        tables = [read_text(f"/proc/{pid}/net/{table}") or "" for table in ("tcp", "tcp6")]
+    except ProcessLookupError:
+        return []
+    found = []
+    for line in (line for table in tables for line in table.splitlines()[1:]):
+        words = line.split()
+        if words[3] == LISTEN and f"socket:[{words[9]}]" in mine:
+            found.append(socket_address(words[1]))
+    return sorted(set(found), key=lambda one: (not ipaddress.ip_address(one[0]).is_loopback, one))
+
+
+def _link(name: str) -> str:
+    try:
+        return os.readlink(name)
+    except OSError:
+        # Closed in the meantime.
+        return ""
+
+
+def socket_address(text: str) -> tuple[str, int]:
+    """An address as the kernel writes it in /proc/net/tcp; "everywhere" as the loopback address."""
+    address, port = text.split(":")
+    raw = b"".join(bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8))
+    if sys.byteorder == "big":
+        raw = bytes.fromhex(address)
+    ip = ipaddress.ip_address(raw)
+    loopback = "::1" if ip.version == 6 else "127.0.0.1"
+    return loopback if ip.is_unspecified else str(ip), int(port, 16)
+
+
+# The certificate
+
+
+def certificate(certificate_path: str, key_path: str) -> str | None:
+    """Certificate and key as one text, checked to belong together; nothing when both are missing."""
+    found = {}
+    for variable, path in (("redis_tls_certificate", certificate_path), ("redis_tls_key", key_path)):
+        try:
+            found[variable] = read_text(path)
+        except OSError as error:
+            raise ServerError(f"{variable}: {path} cannot be read on this host: {error.strerror}") from None
+    missing = [(variable, path) for (variable, text), path in zip(found.items(), (certificate_path, key_path)) if text is None]
+    if len(missing) == len(found):
+        return None
+    if missing:
+        raise ServerError(
+            f"{missing[0][0]}: {missing[0][1]} does not exist on this host; put the file there, or correct the path"
+        )
+    try:
+        # An encrypted key is refused instead of asking for its password.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate_path, key_path, password=lambda: b"")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ServerError(
+                f"redis_tls_key: {key_path} is not the key of the certificate {certificate_path}; give the right pair"
+            ) from None
+        raise ServerError(
+            f"redis_tls_certificate: {certificate_path} with {key_path} cannot be used "
+            f"({error.reason or 'not PEM, or encrypted'}); give a PEM certificate and its unencrypted key"
+        ) from None
+    return "".join(text.strip() + "\n" for text in found.values() if text)

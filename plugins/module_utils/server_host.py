@@ -19,6 +19,9 @@ from typing import Any
 
 NAME = re.compile(r"^(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$")
 
+# As Redis keeps passwords.
+PASSWORD_HASH = re.compile(r"#[0-9a-f]{64}\b")
+
 # What servers understand as all their addresses.
 EVERYWHERE = ("*", "0.0.0.0", "::")  # noqa: S104
 
@@ -79,7 +82,8 @@ def write_file(file: File) -> None:
 
 
 def mask(text: str, keywords: Iterable[str]) -> str:
-    """The text with the value of every `keyword value` line hidden."""
+    """The text with the value of every `keyword value` line hidden, and the hashes of passwords anywhere."""
+    text = PASSWORD_HASH.sub("#********", text)
     pattern = "|".join(re.escape(word) for word in keywords)
     return re.sub(rf"(?im)^(\s*(?:{pattern})[\s=]+).*$", r"\1********", text) if pattern else text
 

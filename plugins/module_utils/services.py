@@ -16,6 +16,8 @@ import json
 import os
 import re
 import shutil
+import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -99,10 +101,10 @@ def show(units: Sequence[str]) -> dict[str, dict[str, str]]:
     return {properties["Id"]: properties for properties in found}
 
 
-def running_tasks(control_group: str) -> list[str]:
-    """What the task supervisors in a control group work on, from their process titles."""
-    tasks = []
-    for path in glob.glob(f"/sys/fs/cgroup{control_group}/**/cgroup.procs", recursive=True) if control_group else []:
+def of_processes(control_group: str, name: str) -> list[str]:
+    """One file of /proc/PID of each process in a control group."""
+    texts = []
+    for path in glob.glob(f"/sys/fs/cgroup{glob.escape(control_group)}/**/cgroup.procs", recursive=True) if control_group else []:
         # Both may end while they are looked at.
         try:
             with open(path, encoding="ascii") as file:
@@ -111,13 +113,17 @@ def running_tasks(control_group: str) -> list[str]:
             continue
         for pid in pids:
             try:
-                with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
-                    title = file.read().replace("\0", " ").strip()
+                with open(f"/proc/{pid}/{name}", encoding="utf-8", errors="replace") as file:
+                    texts.append(file.read())
             except OSError:
                 continue
-            if title.startswith("airflow supervisor:"):
-                tasks.append(title.partition(":")[2].strip())
-    return sorted(tasks)
+    return texts
+
+
+def running_tasks(control_group: str) -> list[str]:
+    """Ids of the task instances that run, from the titles of their processes. A supervisor's title outlives its task."""
+    titles = (text.replace("\0", " ").strip() for text in of_processes(control_group, "cmdline"))
+    return sorted(title.rpartition(" ")[2] for title in titles if title.startswith("airflow worker -- "))
 
 
 def journal(unit: str, lines: int = 12) -> str:
@@ -130,8 +136,29 @@ def journal(unit: str, lines: int = 12) -> str:
     return done.stdout.strip()
 
 
+class _Verified(http.client.HTTPSConnection):
+    """HTTPS to one address, with the certificate of another name: a certificate need not hold 127.0.0.1."""
+
+    def __init__(self, address: str, port: int, name: str, ca: str) -> None:
+        super().__init__(address, port, timeout=5)
+        self._name = name
+        self._verifying = ssl.create_default_context(cafile=ca)
+
+    def connect(self) -> None:
+        plain = socket.create_connection((self.host, self.port), self.timeout)
+        self.sock = self._verifying.wrap_socket(plain, server_hostname=self._name)
+
+
 def ask_http(health: Mapping[str, Any]) -> tuple[bool, str]:
-    connection = http.client.HTTPConnection(str(health["address"]), int(health["port"]), timeout=5)
+    address, port = str(health["address"]), int(health["port"])
+    connection: http.client.HTTPConnection
+    try:
+        if health.get("ca"):
+            connection = _Verified(address, port, str(health["name"]), str(health["ca"]))
+        else:
+            connection = http.client.HTTPConnection(address, port, timeout=5)
+    except OSError as error:
+        return False, f"{health['ca']}: {error}"
     try:
         connection.request("GET", health["path"])
         status = connection.getresponse().status
@@ -547,7 +574,7 @@ def last_of_its_kind(
     if name in ("flower", "logs"):
         return ""
     if health.get("kind") == "http":
-        asked = [ask_http({**health, "address": peer}) for peer in peers]
+        asked = [ask_http({**health, "address": peer, "name": peer}) for peer in peers]
         alive = any(ok for ok, _detail in asked)
     else:
         alive, _detail = probe(python, {**health, "others": True}, read_environment(f"{config}/environment"))

@@ -49,6 +49,14 @@ options:
         description: Password.
         type: str
         required: true
+  fernet_fingerprints:
+    description:
+      - Fingerprints of the Fernet keys that the services have, the one that encrypts first.
+      - The filter P(windfarm.airflow.fingerprints#filter) makes them.
+      - The first is recorded in the database's comment. A database that is encrypted with another key is refused.
+    type: list
+    elements: str
+    default: []
   resource_check:
     description: What too little memory, processors or disk leads to.
     type: str
@@ -101,6 +109,7 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.database import (
     Database,
     DatabaseError,
     admin_wrong,
+    fernet_comment,
     judge,
     shortages,
 )
@@ -149,6 +158,7 @@ def main() -> None:
                     "password": {"type": "str", "required": True, "no_log": True},
                 },
             },
+            "fernet_fingerprints": {"type": "list", "elements": "str", "default": []},
             "resource_check": {"type": "str", "choices": ["enforce", "warn", "skip"], "default": "skip"},
             "minimum": {"type": "dict", "default": {}},
         },
@@ -166,6 +176,7 @@ def main() -> None:
         migrations = database.migrations()
         migrations = parameters["migrations"] or migrations
         found = database.wait(admin, parameters["wait"])
+        comment = fernet_comment(found, parameters["fernet_fingerprints"])
         pending = judge(found["revisions"], migrations)
         wrong = admin_wrong(found["admin"]) if admin else []
         check_resources(module, new=not found["revisions"])
@@ -173,14 +184,17 @@ def main() -> None:
             raise DatabaseError(
                 f"the database does not have the schema of this release yet; add {parameters['host'] or 'this host'} to --limit"
             )
-        if (pending or wrong) and not module.check_mode:
-            database.apply(bool(pending), admin if wrong else None)
+        if (pending or wrong or comment) and not verified and not module.check_mode:
+            database.apply(bool(pending), admin if wrong else None, comment)
     except (DatabaseError, OSError, KeyError) as error:
         module.fail_json(msg=str(error))
     before = "".join(f"{table} {', '.join(found['revisions'].get(table, [])) or 'absent'}\n" for table in pending)
     after = "".join(f"{table} {', '.join(migrations[table]['heads'])}\n" for table in pending)
+    if comment:
+        before += f"comment {found['comment']}\n"
+        after += f"comment {comment}\n"
     module.exit_json(
-        changed=bool(pending or wrong),
+        changed=bool(pending or wrong or (comment and not verified)),
         pending=pending,
         admin=wrong,
         diff={

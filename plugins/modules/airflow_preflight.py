@@ -17,6 +17,8 @@ options:
       - V(inventory) checks groups, addresses, secrets, locks and settings of the whole inventory, whatever
         C(--limit) says, without a connection.
       - V(hosts) checks the gathered facts of the play's hosts, and whether a host that is needed did not answer.
+        The local fact C(windfarm_airflow) of a host, if there is one, tells whether the inventory has the keys that the
+        host was given.
     type: str
     choices: [inventory, hosts]
     required: true

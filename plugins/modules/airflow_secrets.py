@@ -15,6 +15,11 @@ description:
   - An existing file that is encrypted stays encrypted with the same vault ID. A new file is encrypted when a vault
     password is configured. To an unencrypted file, values are then added as C(!vault) texts.
   - Values appear in no output, diff or log.
+  - A certificate authority is a pair. A certificate without a key is the user's own authority, to which nothing is added;
+    to a key without a certificate, the certificate is made.
+  - It makes no Fernet key while a host says that it belongs to a cluster, which has connections that a new key cannot read.
+    The return value RV(asks) names the hosts that must be asked for the file
+    C(/etc/ansible/facts.d/windfarm_airflow.fact) before; there are none where the Fernet key is not missing.
 options:
   file:
     description:
@@ -22,6 +27,10 @@ options:
         inventories are in several.
       - By default C(group_vars/all/vault.yml) beside the inventory, which Ansible loads by itself.
     type: path
+  answers:
+    description: Name of the variable that each host's content of the fact file is registered in, as RV(ignore:stdout).
+    type: str
+    default: __airflow_secrets_answers
 attributes:
   check_mode:
     description: Says which secrets it would create.
@@ -53,6 +62,12 @@ created:
   type: list
   elements: str
   sample: [airflow_fernet_key]
+asks:
+  description: Hosts that must be asked whether they belong to a cluster already.
+  returned: success
+  type: list
+  elements: str
+  sample: [db1]
 encrypted:
   description: Whether no secret in the file is in plain text.
   returned: success

@@ -19,6 +19,7 @@ description:
   - Passwords reach PostgreSQL as verifiers only, over the local socket. They are on no command line, in no log and in
     no diff.
   - An existing cluster is never made anew, and no role or database is removed.
+  - The server runs in a sandbox of systemd. One that was started outside of it is restarted once.
 author:
   - windfarm.airflow contributors (@windfarm)
 options:
@@ -45,9 +46,28 @@ options:
       - Most connections at a time. A change needs a restart.
     type: int
     default: 100
+  tls_certificate:
+    description:
+      - Path on the host of the certificate that the server shows, in PEM, with its chain after it. Copied together with
+        O(tls_key) into a file of the server's own user; a renewed one is loaded without a restart.
+      - Empty for what Debian gives the server, encryption with a certificate that nobody can check.
+    type: path
+    default: ""
+  tls_key:
+    description:
+      - Path on the host of the key of O(tls_certificate), in PEM without a passphrase.
+    type: path
+    default: ""
+  sandbox:
+    description:
+      - Whether systemd closes to the server what it does not need. V(false) for extensions or WAL archiving that need
+        more, for example setuid programs or files in C(/home).
+    type: bool
+    default: true
   config:
     description:
-      - Further settings of postgresql.conf by name. They win over O(listen_addresses) and O(max_connections).
+      - Further settings of postgresql.conf by name. They win over O(listen_addresses) and O(max_connections), and over
+        C(idle_in_transaction_session_timeout=5min) and C(ssl_min_protocol_version=TLSv1.2).
     type: dict
     default: {}
   hba_entries:
@@ -96,9 +116,23 @@ options:
         type: str
         required: true
       password:
-        description: Its password, any characters but line breaks.
+        description: Its password, any characters but line breaks. Needed with O(users[].login) only.
         type: str
-        required: true
+      login:
+        description: Whether somebody can connect as this role. One that owns databases for others need not.
+        type: bool
+        default: true
+      member_of:
+        description:
+          - Roles whose rights it has, and no others. Without this option its memberships are left as they are.
+        type: list
+        elements: str
+      act_as:
+        description:
+          - One of O(users[].member_of) that its sessions become, so that what they make belongs to that role.
+          - What it owns already in databases of that role is given to that role.
+        type: str
+        default: ""
       connection_limit:
         description: Most connections of the role at a time, V(-1) for no limit.
         type: int
@@ -115,7 +149,9 @@ options:
         type: str
         required: true
       owner:
-        description: Role that owns it.
+        description:
+          - Role that owns it. What the previous owner has in it goes over to a new owner along with it, unless that
+            was PostgreSQL's own C(postgres).
         type: str
         required: true
       connection_limit:
@@ -142,14 +178,21 @@ EXAMPLES = r"""
   windfarm.airflow.postgresql_server:
     listen_addresses: [127.0.0.1, 10.0.0.5]
     max_connections: 200
+    tls_certificate: /etc/airflow/tls/postgresql.pem
+    tls_key: /etc/airflow/tls/postgresql.key
     users:
+      - name: airflow_owner
+        login: false
       - name: airflow
         password: "{{ airflow_database_password }}"
+        member_of: [airflow_owner]
+        act_as: airflow_owner
     databases:
       - name: airflow
-        owner: airflow
+        owner: airflow_owner
     hba_entries:
-      - database: airflow
+      - type: hostssl
+        database: airflow
         user: airflow
         address: 10.0.0.6
 """
@@ -182,6 +225,7 @@ import json
 import os
 import pwd
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -195,6 +239,7 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.server_host impor
     ServerError,
     accepts,
     as_ip,
+    file_differs,
     is_loopback,
     last_line,
     listen_addresses,
@@ -209,19 +254,9 @@ CLUSTER = "main"
 CREATE = """# Written by Ansible (windfarm.airflow): how the package's own first cluster is made.
 initdb_options = '--data-checksums --encoding=UTF8 --locale=C.UTF-8'
 """
-# Debian's unit starts before a network that is still being configured has its addresses, and PostgreSQL then goes on
-# with those
-# it could bind. A crash of the server's main process ends the unit; nothing else would start it.
-DROP_IN = """# Written by Ansible (windfarm.airflow); changes made here are lost.
-[Unit]
-Wants=network-online.target
-After=network-online.target
-StartLimitIntervalSec=0
-
-[Service]
-Restart=on-failure
-RestartSec=2
-"""
+# A busy database makes a change of owners wait for its locks; a deadlock or a timeout is tried again.
+ATTEMPTS = 6
+BUSY = re.compile(r"deadlock detected|lock timeout")
 
 
 class Server:
@@ -281,6 +316,18 @@ class Server:
         match = re.search(r"(?m)^\s*data_directory\s*=?\s*'([^']+)'", read_text(f"{self.etc}/postgresql.conf") or "")
         return match.group(1) if match else f"/var/lib/postgresql/{self.version}/{CLUSTER}"
 
+    def drop_in(self) -> File:
+        text = pg.drop_in(self.params["sandbox"], self.data_directory())
+        return File(f"/etc/systemd/system/{self.unit}.service.d/90-ansible.conf", text, 0o644)
+
+    @property
+    def tls_file(self) -> str:
+        return f"{self.etc}/90-ansible.pem"
+
+    def lock(self) -> list[str]:
+        """Lines of the lock file: pid, data directory, start time, port, socket directory, first address, …"""
+        return (read_text(f"{self.data_directory()}/postmaster.pid") or "").splitlines()
+
     # Talking to it
 
     def as_postgres(
@@ -300,13 +347,11 @@ class Server:
         )
 
     def psql(self, sql: str) -> subprocess.CompletedProcess[str]:
-        # The lines of the lock file are pid, data directory, start time, port, socket directory: where the server is
-        # now, whatever
-        # the configuration says.
-        lock = (read_text(f"{self.data_directory()}/postmaster.pid") or "").splitlines()
+        # Where the server is now, whatever the configuration says.
+        lock = self.lock()
         port, folder = (lock[3], lock[4]) if len(lock) > 4 else (str(self.params["port"]), "/var/run/postgresql")
         # Statements with verifiers stay out of the server's log, failed ones too.
-        options = "-c log_statement=none -c log_min_duration_statement=-1 -c log_min_error_statement=panic"
+        options = "-c log_statement=none -c log_min_duration_statement=-1 -c log_min_error_statement=panic -c lc_messages=C"
         return self.as_postgres(
             [
                 f"{self.bin}/psql",
@@ -359,8 +404,8 @@ class Server:
         """Package and cluster; false in check mode where there is none yet."""
         host = self.host
         if not host.installed(self.package):
-            # Before the package, because the package makes the first cluster.
-            host.put([File("/etc/postgresql-common/createcluster.d/90-ansible.conf", CREATE, 0o644)])
+            # Before the package, because the package makes and starts the first cluster.
+            host.put([File("/etc/postgresql-common/createcluster.d/90-ansible.conf", CREATE, 0o644), self.drop_in()])
             host.install(self.package)
             if host.check:
                 return False
@@ -387,10 +432,74 @@ class Server:
             )
         return True
 
-    def files(self) -> tuple[File, File]:
+    def certificate(self) -> File | None:
+        """The server's certificate and key in one file, so that they are replaced together."""
+        paths = {name: self.params[name] for name in ("tls_certificate", "tls_key")}
+        if not any(paths.values()):
+            return None
+        texts: list[str] = []
+        for name, path in paths.items():
+            if not path:
+                raise ServerError(f"postgresql_{name} is empty but the other file is given; set both, or none for no TLS")
+            text = read_text(path)
+            if text is None and not self.host.check:
+                raise ServerError(f"postgresql_{name}: {path} does not exist on this host; make it first")
+            texts += [] if text is None else [text]
+        if len(texts) < len(paths):
+            # In check mode, before the run that makes them.
+            return File(self.tls_file, "", 0o600, "postgres", "postgres")
+        pg.check_pair(paths["tls_certificate"], paths["tls_key"])
+        expiry = ["openssl", "x509", "-noout", "-checkend", "0", "-in", paths["tls_certificate"]]
+        if shutil.which("openssl") and self.host.run(expiry)[0]:
+            raise ServerError(f"postgresql_tls_certificate: {paths['tls_certificate']} has expired; renew it")
+        return File(self.tls_file, pg.bundle(*texts), 0o600, "postgres", "postgres")
+
+    def put_certificate(self, file: File | None) -> bool:
+        if file is None or not file_differs(file):
+            return False
+        self.host.note(f"write {file.path}")
+        before = read_text(file.path)
+        # The key is in no diff.
+        self.host.diff.append(
+            {
+                "before_header": file.path,
+                "after_header": file.path,
+                "before": f"certificate with sha256 {pg.fingerprint(before)}\n" if before else "",
+                "after": f"certificate with sha256 {pg.fingerprint(file.text) or 'that is yet to be made'}\n",
+            }
+        )
+        if not self.host.check:
+            write_file(file)
+        return True
+
+    def shows(self, file: File) -> bool:
+        """Whether the running server shows this certificate."""
+        lock = self.lock()
+        if len(lock) < 6:
+            return False
+        address = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(lock[5], lock[5])  # noqa: S104
+        return pg.served(address, int(lock[3])) == pg.fingerprint(file.text)
+
+    def prove_certificate(self, file: File) -> None:
+        if not self.host.check and not self.shows(file):
+            raise ServerError(
+                f"postgresql_tls_certificate: {self.unit} does not show {self.params['tls_certificate']}; "
+                f"its log says: {self.log_line()}"
+            )
+
+    def drop_certificate(self) -> None:
+        """A key that the server does not use any more is not left behind."""
+        if os.path.exists(self.tls_file):
+            self.host.note(f"remove {self.tls_file}")
+            if not self.host.check:
+                os.unlink(self.tls_file)
+
+    def files(self, tls: bool = False) -> tuple[File, File]:
         host, params = self.host, self.params
         listen = listen_addresses("postgresql_listen_addresses", params["listen_addresses"], host.run)
-        self.settings = pg.settings(listen, params["port"], params["max_connections"], params["config"])
+        self.settings = pg.settings(
+            listen, params["port"], params["max_connections"], params["config"], self.tls_file if tls else ""
+        )
         known = pg.known_addresses(read_text(f"{self.etc}/pg_hba.conf"))
 
         def resolve(name: str) -> list[str]:
@@ -439,7 +548,7 @@ class Server:
             if not re.search(r"(?m)^\s*auto\b", read_text(f"{self.etc}/start.conf") or "")
             else []
         )
-        host.settle_unit(self.unit, File(f"/etc/systemd/system/{self.unit}.service.d/90-ansible.conf", DROP_IN, 0o644))
+        host.settle_unit(self.unit, self.drop_in())
 
     def start(self) -> bool:
         """The server runs and answers; false in check mode where it does not run."""
@@ -460,22 +569,43 @@ class Server:
             self.host.must(["systemctl", "restart", self.unit], f"restarting {self.unit}")
             self.wait()
 
+    def confine(self) -> None:
+        """A sandbox counts from the next start on, and that it lets the server start is to be known now."""
+        wished, lock = self.params["sandbox"], self.lock()
+        if not lock or pg.confined(read_text(f"/proc/{lock[0].strip()}/status")) == wished:
+            return
+        try:
+            self.restart("into its sandbox" if wished else "out of its sandbox")
+        except ServerError as error:
+            if not wished:
+                raise
+            drop_in = self.drop_in()
+            write_file(File(drop_in.path, pg.UNIT, drop_in.mode))
+            self.host.must(["systemctl", "daemon-reload"], "systemctl daemon-reload")
+            self.host.must(["systemctl", "restart", self.unit], f"restarting {self.unit} without its sandbox")
+            self.wait()
+            raise ServerError(
+                f"postgresql_sandbox: the server does not start in its sandbox and runs without it again; set false ({error})"
+            ) from None
+
     def state(self) -> dict[str, Any]:
         query = pg.state_query(self.params["databases"], self.params["users"], list(self.settings))
         return dict(self.ask(query, "reading the server's state")[0])
 
-    def apply_files(self, conf: File, hba: File) -> dict[str, Any]:
+    def apply_files(self, conf: File, hba: File, certificate: File | None = None) -> dict[str, Any]:
         """Write, reload when the server has not loaded what is on disk, restart when it says so; the state then."""
         host = self.host
         before, old = read_text(hba.path), read_text(conf.path)
+        renewed = self.put_certificate(certificate)
         changed = host.put([conf, hba])
         state = self.state()
         if hba in changed and not host.check and state["hba_errors"]:
             # PostgreSQL ignores a bad file now and refuses to start with it later.
             write_file(File(hba.path, before or "", hba.mode, hba.owner, hba.group))
             raise ServerError(f"postgresql_hba_entries: PostgreSQL refuses {state['hba_errors'][0]}; the previous file is back")
-        stale = any(os.stat(one.path).st_mtime >= float(state["loaded"]) for one in (conf, hba) if os.path.exists(one.path))
-        if changed or stale:
+        paths = [one.path for one in (conf, hba, certificate) if one is not None and os.path.exists(one.path)]
+        stale = any(os.stat(path).st_mtime >= float(state["loaded"]) for path in paths)
+        if changed or renewed or stale or (certificate is not None and not self.shows(certificate)):
             host.systemctl("reload", self.unit)
             if host.check:
                 self._predict_restart(state, old)
@@ -534,11 +664,8 @@ class Server:
             raise ServerError(f"{self.unit} does not listen on {deaf[0]} port {port}; its log says: {self.log_line()}")
 
     def objects(self, state: dict[str, Any]) -> None:
-        databases, users = self.params["databases"], self.params["users"]
-        roles = {*state["roles"], *(user["name"] for user in users)}
-        # Databases are judged before roles are touched.
-        steps = pg.plan_databases(databases, state["databases"], sorted(roles))
-        self._execute([*pg.plan_roles(users, state["roles"]), *steps])
+        databases = self.params["databases"]
+        self._execute(pg.plan_objects(databases, self.params["users"], state, int(self.version)))
         present = [one["name"] for one in databases if not self.host.check or one["name"] in state["databases"]]
         if present:
             query = "".join(pg.connect(name) + pg.SCHEMA_QUERY for name in present)
@@ -557,39 +684,49 @@ class Server:
         for what, sql in steps:
             self.host.note(what)
             if not self.host.check:
-                done = self.psql(sql)
+                for _attempt in range(ATTEMPTS):
+                    done = self.psql(sql)
+                    if not BUSY.search(done.stderr):
+                        break
                 if done.returncode:
                     raise ServerError(f"cannot {what}: {last_line(re.sub('SCRAM-SHA-256[^ ]*', '********', done.stderr))}")
 
-    def predict_bare(self) -> None:
-        for file in self.files():
+    def predict_bare(self, certificate: File | None) -> None:
+        self.put_certificate(certificate)
+        for file in self.files(certificate is not None):
             self.host.note(f"write {file.path}")
             self.host.diff.append({"before_header": file.path, "after_header": file.path, "before": "", "after": file.text})
         self.host.note(f"start {self.unit}")
-        self._execute(
-            [
-                *pg.plan_roles(self.params["users"], {}),
-                *pg.plan_databases(self.params["databases"], {}, [user["name"] for user in self.params["users"]]),
-            ]
-        )
+        nothing: dict[str, Any] = {"roles": {}, "databases": {}}
+        self._execute(pg.plan_objects(self.params["databases"], self.params["users"], nothing, int(self.version)))
 
     def converge(self) -> None:
         pg.check_wishes(self.params["databases"], self.params["users"])
-        conf, hba = self.files()
+        certificate = self.certificate()
+        conf, hba = self.files(certificate is not None)
         if not self.prepare():
-            self.predict_bare()
+            self.predict_bare(certificate)
             return
         self.validate(conf)
         self.boot()
-        if not self.host.runs(self.unit):
+        running = self.host.runs(self.unit)
+        if not running:
             # Nobody works with it: it may start with what is wished at once.
+            self.put_certificate(certificate)
             self.host.put([conf, hba])
         if not self.start():
-            self.host.put([conf, hba])
+            if running:
+                self.put_certificate(certificate)
+                self.host.put([conf, hba])
             self.host.note("roles and databases can be compared only with a running server")
             return
-        state = self.apply_files(conf, hba)
+        self.confine()
+        state = self.apply_files(conf, hba, certificate)
         self.listening()
+        if certificate is None:
+            self.drop_certificate()
+        else:
+            self.prove_certificate(certificate)
         self.objects(state)
         if state["checksums"] != "on":
             self.host.module.warn(
@@ -605,6 +742,10 @@ def main() -> None:
             "listen_addresses": {"type": "list", "elements": "str", "default": ["127.0.0.1"]},
             "port": {"type": "int", "default": 5432},
             "max_connections": {"type": "int", "default": 100},
+            "tls_certificate": {"type": "path", "default": ""},
+            # A path, not a key.
+            "tls_key": {"type": "path", "default": "", "no_log": False},
+            "sandbox": {"type": "bool", "default": True},
             "config": {"type": "dict", "default": {}},
             "hba_entries": {
                 "type": "list",
@@ -631,7 +772,10 @@ def main() -> None:
                 "no_log": True,
                 "options": {
                     "name": {"type": "str", "required": True},
-                    "password": {"type": "str", "required": True, "no_log": True},
+                    "password": {"type": "str", "no_log": True},
+                    "login": {"type": "bool", "default": True},
+                    "member_of": {"type": "list", "elements": "str"},
+                    "act_as": {"type": "str", "default": ""},
                     "connection_limit": {"type": "int", "default": -1},
                 },
             },
@@ -650,7 +794,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     # From here on the passwords alone; names of roles are not secret.
-    module.no_log_values = {user["password"] for user in module.params["users"]}
+    module.no_log_values = {user["password"] for user in module.params["users"] if user["password"]}
     host = Host(module)
     try:
         server = Server(host, module.params)

@@ -17,6 +17,13 @@ description:
   - The append-only file is switched on in the running server and complete before the configuration file mentions it.
     Redis that
     finds C(appendonly yes) in its file at a start without such a file starts empty, whatever its snapshot holds.
+  - Accounts are those of O(users) and one administrator, as which the module works. All others are removed, those of the
+    configuration file too, and Redis' own account V(default) is off and may do nothing. The file holds hashes of
+    passwords only. A server that still has one password for everybody, or none, is taken over live.
+  - With a certificate the port speaks TLS only. Redis gets a copy of certificate and key in one file of its own, named
+    after its content, so that at no time a key lies beside another key's certificate.
+  - Connections that are open stay open when a password is taken away or TLS is switched on; those of a removed account and
+    of V(default) are closed.
   - Sets C(vm.overcommit_memory=1), which Redis needs to write its files under load. In a container that value is the
     machine's,
     so it is left alone there and a warning says so.
@@ -35,11 +42,65 @@ options:
       - TCP port.
     type: int
     default: 6379
+  admin_user:
+    description:
+      - Name of the administrator's account, which may do everything.
+    type: str
+    default: admin
   password:
     description:
-      - Password of all clients, any characters but line breaks. A change takes effect at once for new connections.
+      - Password of the administrator's account, any characters but line breaks.
+      - Redis knows only hashes. Where none of the passwords that this module is given opens the running server, it is
+        restarted with the new one, which keeps its data.
     type: str
     required: true
+  previous_passwords:
+    description:
+      - Passwords that the administrator may have had before. They are tried, never set, so that a change of O(password)
+        needs no restart.
+    type: list
+    elements: str
+    default: []
+  users:
+    description:
+      - The accounts of clients.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Its name.
+        type: str
+        required: true
+      passwords:
+        description: Its passwords, each of which opens it.
+        type: list
+        elements: str
+        required: true
+      rules:
+        description:
+          - What it may do, in the words of Redis' C(ACL SETUSER), such as V(~*), V(&*), V(-@all), V(+llen). An account starts
+            without any right.
+          - Words that switch the account on or off or set passwords are refused.
+        type: list
+        elements: str
+        required: true
+  tls_certificate:
+    description:
+      - Path on the host of the server's certificate, PEM, with its intermediate certificates if there are any. Empty for no
+        TLS.
+    type: str
+    default: ""
+  tls_key:
+    description:
+      - Path on the host of the certificate's private key, PEM, without a password.
+    type: str
+    default: ""
+  sandbox:
+    description:
+      - Whether the unit is confined beyond what Debian's own is. Takes effect at the server's next start.
+    type: bool
+    default: true
   maxmemory:
     description:
       - Most memory for data, a size such as V(512mb), a share of the host's memory such as V(25%), or V(0) for no
@@ -77,7 +138,11 @@ EXAMPLES = r"""
 - name: Have a broker
   windfarm.airflow.redis_server:
     listen_addresses: [127.0.0.1, 10.0.0.5]
-    password: "{{ airflow_broker_password }}"
+    password: "{{ airflow_broker_admin_password }}"
+    users:
+      - name: airflow
+        passwords: ["{{ airflow_broker_password }}"]
+        rules: ["~*", "&*", "+@all", "-@admin", "-@dangerous"]
     maxmemory: 1gb
 """
 
@@ -100,6 +165,7 @@ version:
 """
 
 import glob
+import hashlib
 import os
 import time
 from typing import Any
@@ -111,9 +177,10 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.server_host impor
     File,
     Host,
     ServerError,
+    file_differs,
     last_line,
     listen_addresses,
-    one_line,
+    mask,
     read_text,
     write_file,
 )
@@ -135,6 +202,11 @@ StartLimitIntervalSec=0
 RestartSec=2
 TimeoutStartSec=infinity
 """
+# Debian's unit confines Redis well. What it leaves open: writing its own configuration, and files that others may read.
+# ProcSubset=pid would hide the kernel's overcommit setting, by which Redis' memory allocator decides how it works.
+SANDBOX = """UMask=0077
+ReadOnlyPaths=/etc/redis
+"""
 SYSCTL = """# Written by Ansible (windfarm.airflow): Redis forks to write its files, and the copy is never used in full.
 vm.overcommit_memory = 1
 """
@@ -153,6 +225,10 @@ BASE: dict[str, str | list[str]] = {
     "auto-aof-rewrite-min-size": "64mb",
     "aof-load-truncated": "yes",
 }
+# Seconds after which a running server without a port is not about to open one.
+DEAF = 5
+# Certificate and key in one file, named after its content: the one in use is never half replaced.
+CERTIFICATE = "/etc/redis/tls-{}.pem"
 # Redis spells "everywhere" otherwise.
 BIND = dict(zip(EVERYWHERE, ("* -::*", "*", "::*")))
 STORAGE_DEFAULTS = {
@@ -172,17 +248,21 @@ class Server:
         self.restarted = False
         self.version = ""
         self.connection: rd.Connection | None = None
+        # Why the running server can only be reached by a restart.
+        self.shut = ""
+        self.listen: list[str] = []
+        self.admin = rd.administrator(params["admin_user"], params["password"])
+        self.accounts = rd.accounts(self.admin, params["users"])
+        self.certificate: File | None = None
 
     # What is wanted
 
     def wanted(self, present: dict[str, str]) -> dict[str, str | list[str]]:
         params = self.params
-        if not params["password"] or not one_line(params["password"]):
-            raise ServerError("redis_password is empty or holds a line break; create one with playbooks/secrets.yml or set it")
         user = rd.user_parameters(params["config"])
         result: dict[str, str | list[str]] = {
             "bind": " ".join(BIND.get(one, one) for one in self.listen),
-            "port": str(params["port"]),
+            **self.entrance(),
             **BASE,
             **{name: present.get(name) or value for name, value in STORAGE_DEFAULTS.items()},
             "appendonly": "yes",
@@ -195,8 +275,51 @@ class Server:
                     f"redis_config: '{name}' is {result[name]} on this host, where its data is; "
                     "remove the line, or move the data first"
                 )
-        # The password comes last: a value that Redis refuses must not leave a new one behind that no file has.
-        return {**result, **user, "requirepass": params["password"]}
+        return {**result, **user}
+
+    def entrance(self) -> dict[str, str | list[str]]:
+        port = str(self.params["port"])
+        if self.certificate is None:
+            return {"port": port, "tls-port": "0", "tls-cert-file": "", "tls-key-file": ""}
+        return {
+            "port": "0",
+            "tls-port": port,
+            "tls-cert-file": self.certificate.path,
+            "tls-key-file": self.certificate.path,
+            "tls-auth-clients": "no",
+            "tls-protocols": "TLSv1.2 TLSv1.3",
+        }
+
+    def read_certificate(self) -> None:
+        certificate, key = self.params["tls_certificate"], self.params["tls_key"]
+        if not certificate and not key:
+            return
+        if not certificate or not key:
+            raise ServerError("redis_tls_certificate and redis_tls_key go together; set both, or none for no TLS")
+        text = rd.certificate(certificate, key)
+        if text is None and not self.host.check:
+            raise ServerError(
+                f"redis_tls_certificate: {certificate} does not exist on this host; put it and its key there, or correct the path"
+            )
+        # In check mode both may be files that an earlier task would have made.
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16] if text else "new"
+        self.certificate = File(CERTIFICATE.format(digest), text or "", 0o600, "redis", "redis")
+
+    def put_certificate(self) -> None:
+        """Redis' own copy. Not shown as a difference, for it holds the key."""
+        if self.certificate is None or not file_differs(self.certificate):
+            return
+        self.host.note(f"write {self.certificate.path}")
+        if not self.host.check:
+            write_file(self.certificate)
+
+    def drop_certificates(self) -> None:
+        """What no parameter names any more: keys of certificates that were replaced."""
+        for path in sorted(glob.glob(CERTIFICATE.format("*"))):
+            if self.certificate is None or path != self.certificate.path:
+                self.host.note(f"remove {path}")
+                if not self.host.check:
+                    os.unlink(path)
 
     @staticmethod
     def _memory_total() -> int:
@@ -208,54 +331,59 @@ class Server:
     # Talking to it
 
     def connect(self) -> bool:
-        """Connect to the unit's own server, whichever of the known passwords it has; false while it does not answer."""
+        """Reach the unit's own server, however it is to be spoken to; false while it does not answer."""
         on_disk = rd.read_parameters(read_text(CONF))
-        addresses = dict.fromkeys(["127.0.0.1", *(one for one in self.listen if one not in EVERYWHERE)])
-        ports = dict.fromkeys([self.params["port"], int(on_disk.get("port") or 6379)])
         pid = self.host.unit(UNIT).get("MainPID", "0")
-        for port in ports:
-            for address in addresses:
+        # Its own sockets, so that no other process ever gets to see a password.
+        for address, port in rd.listening(pid):
+            for tls in (True, False) if on_disk.get("tls-port") == str(port) else (False, True):
                 try:
-                    connection = rd.Connection(address, port)
+                    connection = rd.Connection(address, port, tls=tls)
+                    if not self._log_in(connection):
+                        self.shut = "none of the passwords in the inventory opens it"
+                        return True
+                    info = connection.info("server")
+                    if connection.info("persistence").get("loading") == "1":
+                        connection.close()
+                        return False
                 except OSError:
                     continue
-                self._authenticate(connection, on_disk.get("requirepass", ""))
-                info = connection.info("server")
-                if info.get("process_id") != pid:
-                    raise ServerError(
-                        f"port {port} is held by another Redis than {UNIT} (process {info.get('process_id')}); "
-                        "stop it, or set redis_port"
-                    )
-                if connection.info("persistence").get("loading") == "1":
-                    connection.close()
-                    return False
                 self.connection, self.version = connection, info["redis_version"]
                 return True
         return False
 
-    def _authenticate(self, connection: rd.Connection, on_disk: str) -> None:
-        for password in dict.fromkeys([self.params["password"], on_disk, ""]):
+    def _log_in(self, connection: rd.Connection) -> bool:
+        text = read_text(CONF)
+        parameters = rd.read_parameters(text)
+        passwords = [self.params["password"], *self.params["previous_passwords"]]
+        names = [self.admin.name, *rd.account_names(text)]
+        attempts: list[tuple[str, ...]] = [(name, password) for password in passwords for name in names]
+        # Before there were accounts, one password was everybody's; it may be that of an account now.
+        clients = [password for user in self.params["users"] for password in user["passwords"]]
+        attempts += [(password,) for password in dict.fromkeys([parameters.get("requirepass", ""), *passwords, *clients, ""])]
+        for words in attempts:
             try:
-                if password:
-                    connection.call("AUTH", password)
-                connection.call("PING")
-                return
+                if words[-1]:
+                    connection.call("AUTH", *words)
+                connection.call("ACL", "USERS")
+                return True
             except rd.RedisError as error:
-                text = str(error)
-                if text.startswith(("LOADING", "MASTERDOWN")):
-                    return
-                if "called without any password configured" in text:
-                    return
-        raise ServerError(
-            f"the running Redis accepts neither redis_password nor the password in {CONF}; restart {UNIT} if that file is right"
-        )
+                code = str(error)
+                if code.startswith(("LOADING", "MASTERDOWN")) or "called without any password configured" in code:
+                    return True
+        return False
 
     def wait(self) -> None:
-        deadline = time.monotonic() + self.params["start_timeout"]
+        started = time.monotonic()
         while not self.connect():
             # While it loads its data it is "activating"; one that gave up waits for systemd's next attempt.
-            if not self.host.runs(UNIT) or time.monotonic() > deadline:
+            passed = time.monotonic() - started
+            if not self.host.runs(UNIT) or passed > self.params["start_timeout"]:
                 raise ServerError(f"{UNIT} does not answer; its log says: {self.log_line()}")
+            unit = self.host.unit(UNIT)
+            if passed > DEAF and unit["ActiveState"] == "active" and not rd.listening(unit["MainPID"]):
+                self.shut = "it listens nowhere"
+                return
             time.sleep(0.2)
 
     def log_line(self) -> str:
@@ -301,7 +429,10 @@ class Server:
                 raise ServerError(f"vm.overcommit_memory cannot be set to 1: {error.strerror}") from error
 
     def conf(self, wanted: dict[str, str | list[str]]) -> File:
-        return File(CONF, rd.render(wanted), 0o640, "redis", "redis")
+        lines = [rd.DEFAULT_OFF, *(account.line for account in self.accounts)]
+        without = {} if self.certificate else {"tls-port", "tls-cert-file", "tls-key-file"}
+        parameters = {name: value for name, value in wanted.items() if name not in without}
+        return File(CONF, rd.render({**parameters, "user": lines}), 0o640, "redis", "redis")
 
     @staticmethod
     def _snapshot_first(wanted: dict[str, str | list[str]], on_disk: dict[str, str]) -> bool:
@@ -321,6 +452,7 @@ class Server:
 
     def start(self, wanted: dict[str, str | list[str]], on_disk: dict[str, str]) -> None:
         """Start with the wanted parameters, but load the snapshot where that is what there is to load."""
+        self.put_certificate()
         first = {**wanted, "appendonly": "no"} if self._snapshot_first(wanted, on_disk) else wanted
         before = read_text(CONF)
         self.host.put([self.conf(first)])
@@ -378,7 +510,7 @@ class Server:
         """Set what differs; returns the parameters that need a restart."""
         later = []
         for name in rd.differences(wanted, live):
-            if name in ("appendonly", *rd.STORAGE):
+            if name in ("appendonly", *rd.STORAGE, *rd.ENTRANCE):
                 continue
             value = wanted[name]
             if self.host.check:
@@ -396,7 +528,7 @@ class Server:
                     continue
                 variable = (
                     f"redis_{name}"
-                    if name in ("port", "maxmemory", "appendfsync")
+                    if name in ("maxmemory", "appendfsync")
                     else "redis_listen_addresses"
                     if name == "bind"
                     else "redis_config"
@@ -410,6 +542,70 @@ class Server:
                 )
         return later
 
+    def enter(self, wanted: dict[str, str | list[str]], live: dict[str, str]) -> None:
+        """Port, TLS and certificate, at once: Redis takes all of it or stays as it is."""
+        names = [name for name in rd.differences(wanted, live) if name in rd.ENTRANCE]
+        if not names:
+            return
+        for name in names:
+            self.host.note(f"set {name} from {live[name] or 'nothing'} to {wanted[name] or 'nothing'}")
+        if self.host.check:
+            return
+        # In this order it is done: what is closed must be so before the other opens under the same number.
+        order = sorted((name for name in rd.ENTRANCE if name in wanted), key=lambda name: wanted[name] != "0")
+        words = [word for name in order for word in (name, str(wanted[name]))]
+        try:
+            self.call("CONFIG", "SET", *words)
+        except rd.RedisError as error:
+            variable = "redis_port" if "listen" in str(error) else "redis_tls_certificate"
+            reason = str(error).rsplit(" - ", 1)[-1]
+            raise ServerError(f"{variable}: Redis refuses it: {reason}; its log says: {self.log_line()}") from None
+
+    def account_changes(self) -> list[tuple[rd.Account, str]]:
+        """The accounts that the running server has otherwise, and what of them."""
+        if self.connection is None:
+            raise ServerError(f"{UNIT} is not connected")
+        result = []
+        for account in self.accounts:
+            try:
+                wished = self.connection.as_account(account.modifiers)
+            except rd.RedisError as error:
+                reason = str(error).rsplit("modifier ", 1)[-1]
+                raise ServerError(
+                    f"redis_users: account '{account.name}': Redis {self.version} refuses the rule {reason}"
+                ) from None
+            what = rd.account_differences(self.connection.account(account.name), wished)
+            if what:
+                result.append((account, what))
+        return result
+
+    def settle_accounts(self, changes: list[tuple[rd.Account, str]], live: dict[str, str]) -> None:
+        """The administrator first, by whose account the rest is done; the one of everybody last."""
+        if self.connection is None:
+            raise ServerError(f"{UNIT} is not connected")
+        names = [account.name for account in self.accounts]
+        for account, what in changes:
+            self.host.note(f"set account {account.name} ({what})")
+            if not self.host.check:
+                self.call("ACL", "SETUSER", account.name, "reset", *account.modifiers)
+        if not self.host.check:
+            self.call("AUTH", self.admin.name, self.params["password"])
+        for name in self.call("ACL", "USERS"):
+            if name not in (*names, "default"):
+                self.host.note(f"remove account {name}")
+                if not self.host.check:
+                    self.call("ACL", "DELUSER", name)
+        off = self.connection.as_account(())
+        if live.get("requirepass") or self.connection.account("default") != off:
+            self.host.note("switch account default off")
+            if not self.host.check:
+                # Without a password it would be open to all for a moment; so in one step. Who is logged in as it is sent away.
+                self.connection.transaction(
+                    ("CONFIG", "SET", "requirepass", ""),
+                    ("ACL", "SETUSER", "default", "reset"),
+                    ("CLIENT", "KILL", "USER", "default"),
+                )
+
     def restart(self, names: list[str], wanted: dict[str, str | list[str]], before: str | None) -> None:
         self.restarted = True
         self.host.note(f"restart {UNIT} ({', '.join(names)} changed)")
@@ -421,42 +617,75 @@ class Server:
             )
 
     def predict_bare(self) -> None:
+        self.put_certificate()
         self.host.note(f"write {CONF}")
-        text = rd.render({**self.wanted({}), "requirepass": "********"})
+        text = mask(self.conf(self.wanted({})).text, rd.SECRETS)
         self.host.diff.append({"before_header": CONF, "after_header": CONF, "before": "", "after": text})
         self.host.note(f"start {UNIT}")
+
+    def reopen(self, on_disk: dict[str, str]) -> None:
+        """Stop a server that cannot be asked; it writes down what it holds, and its next start is with the right file."""
+        self.restarted = True
+        self.host.note(f"stop {UNIT} ({self.shut})")
+        if not self.host.check:
+            self.host.must(["systemctl", "stop", UNIT], f"stopping {UNIT}")
+        self.shut = ""
+        self.start(self.wanted(on_disk), on_disk)
 
     def converge(self) -> None:
         host = self.host
         self.listen = listen_addresses("redis_listen_addresses", self.params["listen_addresses"], host.run)
+        self.read_certificate()
         self.wanted({})
         self.kernel()
+        drop_in = File(
+            f"/etc/systemd/system/{UNIT}.service.d/90-ansible.conf",
+            DROP_IN + (SANDBOX if self.params["sandbox"] else ""),
+            0o644,
+        )
         if not host.installed(UNIT):
+            # The package's installation starts the server, confined from the beginning.
+            host.put([drop_in])
             host.install(UNIT)
             if host.check:
                 self.predict_bare()
                 return
-        host.settle_unit(UNIT, File(f"/etc/systemd/system/{UNIT}.service.d/90-ansible.conf", DROP_IN, 0o644))
+        host.settle_unit(UNIT, drop_in)
+        text = read_text(CONF)
+        on_disk = rd.read_parameters(text)
+        if on_disk.get("aclfile"):
+            raise ServerError(
+                f"{CONF} has accounts in {on_disk['aclfile']}; take over those you need into redis_users, remove the line "
+                f"'aclfile' and restart {UNIT}"
+            )
         if not host.runs(UNIT):
-            on_disk = rd.read_parameters(read_text(CONF))
             self.start(self.wanted(on_disk), on_disk)
-            if host.check:
-                return
         else:
             self.wait()
+            if self.shut:
+                self.reopen(on_disk)
+        if self.connection is None:
+            # Only in check mode: what would be started cannot be asked.
+            return
         live = self.live()
         wanted = self.wanted(live)
         self.known(wanted, live)
+        accounts = self.account_changes()
         if live["appendonly"] != "yes":
             self.keep()
         if not host.check:
             self.complete()
             self.remember()
         later = self.set_live(wanted, live)
+        self.put_certificate()
+        self.enter(wanted, live)
+        # After all that Redis may refuse: a failed run must not leave accounts behind that no file has.
+        self.settle_accounts(accounts, live)
         before = read_text(CONF)
         host.put([self.conf(wanted)])
         if later:
             self.restart(later, wanted, before)
+        self.drop_certificates()
 
 
 def main() -> None:
@@ -464,7 +693,24 @@ def main() -> None:
         argument_spec={
             "listen_addresses": {"type": "list", "elements": "str", "default": ["127.0.0.1"]},
             "port": {"type": "int", "default": 6379},
+            "admin_user": {"type": "str", "default": "admin"},
             "password": {"type": "str", "required": True, "no_log": True},
+            "previous_passwords": {"type": "list", "elements": "str", "default": [], "no_log": True},
+            "users": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                # As a whole: the journal gets its text, in which a password with a quote would not be found and hidden.
+                "no_log": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "passwords": {"type": "list", "elements": "str", "required": True, "no_log": True},
+                    "rules": {"type": "list", "elements": "str", "required": True},
+                },
+            },
+            "tls_certificate": {"type": "str", "default": ""},
+            "tls_key": {"type": "str", "default": "", "no_log": False},
+            "sandbox": {"type": "bool", "default": True},
             "maxmemory": {"type": "str", "default": "25%"},
             "appendfsync": {"type": "str", "choices": ["always", "everysec"], "default": "everysec"},
             "config": {"type": "dict", "default": {}},
@@ -472,9 +718,20 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    params = module.params
+    # From here on the passwords alone; names and rules of accounts are not secret.
+    module.no_log_values = {
+        password
+        for password in [
+            params["password"],
+            *params["previous_passwords"],
+            *(one for user in params["users"] for one in user["passwords"]),
+        ]
+        if password
+    }
     host = Host(module, rd.SECRETS)
-    server = Server(host, module.params)
     try:
+        server = Server(host, params)
         server.converge()
     except (ServerError, OSError) as error:
         module.fail_json(msg=str(error), changed=bool(host.actions), actions=host.actions)

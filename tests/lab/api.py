@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 import urllib.error
 import urllib.parse
@@ -41,11 +42,12 @@ def wait(what: str, seconds: float, probe: Callable[[], Any], interval: float = 
 class Airflow:
     """One webserver and one user."""
 
-    def __init__(self, url: str, user: str, password: str) -> None:
+    def __init__(self, url: str, user: str, password: str, ca: str = "") -> None:
         self.url = url.rstrip("/")
         self.user = user
         self._password = password
         self._token = ""
+        self._verifying = ssl.create_default_context(cadata=ca) if ca else None
 
     def _send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
         request = urllib.request.Request(  # noqa: S310
@@ -55,7 +57,7 @@ class Airflow:
             headers={"Content-Type": "application/json", "Accept": "application/json", **(headers or {})},
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=30, context=self._verifying) as answer:  # noqa: S310
                 text = answer.read().decode()
         except urllib.error.HTTPError as error:
             raise ApiError(error.code, f"{method} {path}: {error.code} {error.read().decode()[:300]}") from None

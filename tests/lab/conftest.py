@@ -38,7 +38,7 @@ def inventory(request: pytest.FixtureRequest) -> Inventory:
 
 @pytest.fixture(scope="session")
 def airflow(inventory: Inventory) -> Airflow:
-    return Airflow(inventory.url, inventory.common("airflow_admin_user", "admin"), inventory.common("airflow_admin_password"))
+    return inventory.airflow()
 
 
 @pytest.fixture(scope="session")

@@ -100,8 +100,7 @@ class Fresh:
         smoke(self.path)
 
     def api(self) -> Airflow:
-        inventory = self.inventory
-        return Airflow(inventory.url, "admin", inventory.common("airflow_admin_password"))
+        return self.inventory.airflow()
 
     def releases(self) -> list[str]:
         found = self.run("sh", "-c", "ls -d /opt/airflow/releases/*/ | xargs -rn1 basename", check=False)

@@ -20,6 +20,7 @@ from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
+from api import Airflow
 
 ROOT = Path(__file__).resolve().parents[2]
 # Where ansible.cfg is not read (another working directory), the checkout still is an installed collection.
@@ -69,7 +70,17 @@ class Inventory:
     def url(self) -> str:
         """The first webserver, as this machine reaches it."""
         host = self.members["webserver"][0]
-        return f"http://{self.reach(host)}:{self.get(host, 'airflow_webserver_port', 8080)}"
+        scheme = "https" if self.plan["tls"] else "http"
+        return f"{scheme}://{self.reach(host)}:{self.get(host, 'airflow_webserver_port', 8080)}"
+
+    @property
+    def ca(self) -> str:
+        """Certificates of the cluster's authority."""
+        return str(self.common("airflow_ca_certificate")) if self.plan["tls"] else ""
+
+    def airflow(self) -> Airflow:
+        """Its API, as the admin user."""
+        return Airflow(self.url, self.common("airflow_admin_user", "admin"), str(self.common("airflow_admin_password")), self.ca)
 
     def reach(self, host: str) -> str:
         return str(self.get(host, "ansible_host", host))
@@ -111,14 +122,15 @@ class Inventory:
         read_password = "IFS= read -r REDISCLI_AUTH; export REDISCLI_AUTH; exec redis-cli"
         words = [
             "--user",
-            self.common("airflow_broker_user", "default"),
+            "admin",
             "-p",
             str(self.plan["broker"]["port"]),
+            *(["--tls", "--cacert", "/etc/airflow/tls/ca.pem", "-h", "127.0.0.1"] if self.plan["broker"]["tls"] else []),
             *command,
         ]
         return self.run(
             self.members["redis"][0], "sh", "-c", f"{read_password} {shlex.join(words)}",
-            stdin=f"{self.common('airflow_broker_password')}\n",
+            stdin=f"{self.common('airflow_broker_admin_password')}\n",
         )  # fmt: skip
 
     def active_worker_units(self, host: str) -> list[str]:

@@ -9,7 +9,6 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-from api import Airflow
 from browser import logged_in
 from inventory import DEFAULT, ROOT, Inventory
 
@@ -23,9 +22,7 @@ def main() -> int:
 
     inventory = Inventory(options.inventory)
     user, password = inventory.common("airflow_admin_user", "admin"), inventory.common("airflow_admin_password")
-    runs = Airflow(inventory.url, user, password).get(f"dags/{options.dag}/dagRuns?state=success&order_by=-start_date&limit=1")[
-        "dag_runs"
-    ]
+    runs = inventory.airflow().get(f"dags/{options.dag}/dagRuns?state=success&order_by=-start_date&limit=1")["dag_runs"]
     if not runs:
         print(f"screenshot: {options.dag} has no successful run: run tests/lab/smoke.py first", file=sys.stderr)
         return 1

@@ -8,7 +8,7 @@ import argparse
 import sys
 import time
 
-from api import Airflow, ApiError, TimedOut
+from api import ApiError, TimedOut
 from inventory import DEFAULT, Inventory
 
 
@@ -20,7 +20,7 @@ def main() -> int:
     options = parser.parse_args()
 
     inventory = Inventory(options.inventory)
-    airflow = Airflow(inventory.url, inventory.common("airflow_admin_user", "admin"), inventory.common("airflow_admin_password"))
+    airflow = inventory.airflow()
     begin = time.monotonic()
     try:
         dag = airflow.wait_for_dag(options.dag, options.timeout / 2)

@@ -7,16 +7,20 @@ Wrong operating systems and architectures are in tests/unit (test_preflight_rule
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.windfarm.airflow.plugins.module_utils import pki
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_lock import describe_locks
 from inventory import ROOT, Inventory
 
@@ -28,14 +32,32 @@ ONLY_TASK = "Find every mistake in the inventory"
 # The cures, to the letter.
 MAKE_SECRETS = "run the playbook windfarm.airflow.secrets (playbooks/secrets.yml) with this inventory"
 GOOD_SECRET = f"remove it and {MAKE_SECRETS}, which makes a good one"
+GIVE_AUTHORITY = "give the certificates (PEM) of the authorities that the cluster trusts"
 CONFIG_SHAPE = "write it as {section: {key: value}}"
 
 
 class Copy:
     """A copy of the inventory under test that a case breaks."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, inventory: Inventory) -> None:
         self.folder = folder
+        self.database_host = inventory.members["postgresql"][0]
+        self.address = inventory.plan["addresses"][self.database_host]
+        tls = {host for name in ("postgresql", "redis", "webserver") for host in inventory.members[name]}
+        self.tls_hosts = [host for host in inventory.groups["all"] if host in tls]
+
+    def names(self, text: str) -> str:
+        """The expected line, with what it says of this inventory."""
+        found = {
+            "folder": self.folder,
+            "db": self.database_host,
+            "address": self.address,
+            "tls_hosts": ", ".join(self.tls_hosts),
+            "fits": "give a certificate that fits, or leave it empty, so that one is made",
+        }
+        for name, value in found.items():
+            text = text.replace(f"{{{name}}}", str(value))
+        return text
 
     def edit(self, file: str, change: Callable[[dict[str, Any]], object]) -> None:
         path = self.folder / file
@@ -55,8 +77,69 @@ class Copy:
             lambda secrets: secrets.pop(name) if value is None else secrets.update({name: value}),
         )
 
+    def secrets(self, **values: str) -> None:
+        for name, value in values.items():
+            self.secret(name, value)
+
+    def host(self, **variables: Any) -> None:
+        """Of the host that runs PostgreSQL."""
+        path = self.folder / "host_vars" / f"{self.database_host}.yml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(variables))
+
+    def certificate(
+        self,
+        key: str = "",
+        names: list[str] | None = None,
+        authority: pki.Authority | None = None,
+        ended: bool = False,
+    ) -> None:
+        """The host's own, which is good but for what is given."""
+        values = yaml.safe_load((self.folder / "group_vars/all/vault.yml").read_text())
+        signer = authority or pki.load_authority(values["airflow_ca_certificate"], values["airflow_ca_key"])
+        own = pki.new_key()
+        public = pki.public_pem(pki.load_private_key(own).public_key())
+        if ended:
+            certificate = certificate_until_2020(public, [self.address], signer)
+        else:
+            certificate = signer.sign(public, names or [self.address], 30)
+        (self.folder / "own.pem").write_text(certificate)
+        (self.folder / "own.key").write_text(key or own)
+        self.host(airflow_certificate_file="own.pem", airflow_certificate_key_file="own.key")
+
     def set(self, **variables: Any) -> None:
         self.edit("group_vars/all/airflow.yml", lambda settings: settings.update(variables))
+
+
+def new_authority() -> dict[str, str]:
+    key = pki.new_key()
+    return {"ca_certificate": pki.new_ca(key, "elsewhere"), "ca_key": key}
+
+
+@contextlib.contextmanager
+def years_ago() -> Iterator[None]:
+    """What is made for ten years then has ended on the first day of 2020."""
+    with pytest.MonkeyPatch.context() as patch:
+        end = datetime.datetime(2020, 1, 1, 12, tzinfo=datetime.timezone.utc)
+        patch.setattr(pki, "now", lambda: end - datetime.timedelta(days=pki.CA_DAYS))
+        yield
+
+
+def expired_authority() -> dict[str, str]:
+    with years_ago():
+        return {f"airflow_{name}": value for name, value in new_authority().items()}
+
+
+def certificate_until_2020(public_key: str, names: list[str], authority: pki.Authority) -> str:
+    """Of the inventory's authority, had it been there then."""
+    issuer = SimpleNamespace(
+        subject=authority.issuer.subject,
+        extensions=authority.issuer.extensions,
+        not_valid_before_utc=datetime.datetime.min.replace(tzinfo=datetime.timezone.utc),
+        not_valid_after_utc=datetime.datetime.max.replace(tzinfo=datetime.timezone.utc),
+    )
+    with years_ago():
+        return pki.sign(public_key, names, issuer, authority.key, pki.CA_DAYS)
 
 
 def play(inventory: Path, *arguments: str) -> tuple[int, str]:
@@ -69,7 +152,7 @@ def play(inventory: Path, *arguments: str) -> tuple[int, str]:
 def copy(tmp_path: Path, inventory: Inventory) -> Iterator[Copy]:
     folder = tmp_path / "inventory"
     shutil.copytree(inventory.path, folder)
-    made = Copy(folder)
+    made = Copy(folder, inventory)
     # The original's path is relative to its folder.
     made.set(airflow_dags_source=str(ROOT / "dags"))
     yield made
@@ -97,22 +180,93 @@ CASES: dict[str, tuple[Callable[[Copy], object], str]] = {
         "group airflow_flowers — is not a group of this collection — did you mean airflow_flower?",
     ),
     "missing secret": (
-        lambda copy: copy.secret("airflow_jwt_secret", None),
-        f"airflow_jwt_secret — is not defined — {MAKE_SECRETS}",
+        lambda copy: copy.secret("airflow_api_secret_key", None),
+        f"airflow_api_secret_key — is not defined — {MAKE_SECRETS}",
     ),
     "missing secrets": (
         lambda copy: (copy.folder / "group_vars/all/vault.yml").unlink(),
-        "airflow_fernet_key, airflow_jwt_secret, airflow_api_secret_key, airflow_database_password, "
-        "airflow_results_database_password, airflow_broker_password, airflow_flower_password, airflow_admin_password "
+        "airflow_fernet_key, airflow_jwt_private_key, airflow_api_secret_key, airflow_database_password, "
+        "airflow_results_database_password, airflow_broker_password, airflow_broker_admin_password, airflow_flower_password, "
+        "airflow_admin_password, airflow_ca_key, airflow_ca_certificate "
         f"— are not defined — {MAKE_SECRETS}",
     ),
     "placeholder secret": (
         lambda copy: copy.secret("airflow_database_password", "changeme-changeme-changeme"),
         f"airflow_database_password — is a placeholder — {GOOD_SECRET}",
     ),
-    "short JWT secret": (
-        lambda copy: copy.secret("airflow_jwt_secret", "Kx9" * 20),
-        f"airflow_jwt_secret — is 60 bytes long, HS512 needs 64 — {GOOD_SECRET}",
+    "short secret": (
+        lambda copy: copy.secret("airflow_broker_password", "Kx9-qq17"),
+        f"airflow_broker_password — is 8 characters long, at least 16 are needed — {GOOD_SECRET}",
+    ),
+    "secret that is its own name": (
+        lambda copy: copy.secret("airflow_results_database_password", "airflow-results-database-password"),
+        f"airflow_results_database_password — is its own name — {GOOD_SECRET}",
+    ),
+    "equal secrets": (
+        lambda copy: copy.secrets(airflow_flower_password="Kx9-qq17-Zt55-Wm02", airflow_admin_password="Kx9-qq17-Zt55-Wm02"),
+        f"airflow_flower_password, airflow_admin_password — are equal — remove all but one of them and {MAKE_SECRETS}",
+    ),
+    "JWT key of another kind": (
+        lambda copy: copy.secret("airflow_jwt_private_key", pki.new_key()),
+        f"airflow_jwt_private_key — is no Ed25519 private key (PEM) — {GOOD_SECRET}",
+    ),
+    "trusted JWT key of another kind": (
+        lambda copy: copy.set(airflow_jwt_trusted_keys=[pki.new_key()]),
+        "airflow_jwt_trusted_keys — number 1 is no Ed25519 key (PEM) — write a list of Ed25519 keys (PEM), "
+        "public ones are enough",
+    ),
+    "authority that is none": (
+        lambda copy: copy.secret("airflow_ca_certificate", "-----BEGIN CERTIFICATE-----"),
+        f"airflow_ca_certificate — is no certificate (PEM) — {GIVE_AUTHORITY}",
+    ),
+    "authority of another key": (
+        lambda copy: copy.secret("airflow_ca_key", pki.new_key()),
+        "airflow_ca_key — does not belong to any certificate in airflow_ca_certificate — "
+        "give the key (PEM) of the authority in airflow_ca_certificate that signs",
+    ),
+    "authority that has expired": (
+        lambda copy: copy.secrets(**expired_authority()),
+        f"airflow_ca_certificate — has expired on 2020-01-01 — {GIVE_AUTHORITY}",
+    ),
+    "authority without its key": (
+        lambda copy: copy.secret("airflow_ca_key", None),
+        "airflow_ca_key — is not defined, and {tls_hosts} has no certificate of its own — define it, "
+        "or set airflow_certificate_file and airflow_certificate_key_file for the host",
+    ),
+    "certificate of another key": (
+        lambda copy: copy.certificate(key=pki.new_key()),
+        "airflow_certificate_file of host {db} — does not match the key in airflow_certificate_key_file — {fits}",
+    ),
+    "certificate of another host": (
+        lambda copy: copy.certificate(names=["elsewhere.example.org"]),
+        "airflow_certificate_file of host {db} — is not for {address}, by which other hosts reach this one, "
+        "but for elsewhere.example.org — {fits}",
+    ),
+    "certificate of another authority": (
+        lambda copy: copy.certificate(authority=pki.load_authority(**new_authority())),
+        "airflow_certificate_file of host {db} — is not signed by an authority in airflow_ca_certificate — {fits}",
+    ),
+    "certificate that has expired": (
+        lambda copy: copy.certificate(ended=True),
+        "airflow_certificate_file of host {db} — has expired on 2020-01-01 — {fits}",
+    ),
+    "certificate that is missing": (
+        lambda copy: copy.host(airflow_certificate_file="gone.pem", airflow_certificate_key_file="gone.key"),
+        "airflow_certificate_file of host {db} — {folder}/gone.pem does not exist on this machine — correct the path",
+    ),
+    "certificates that never last": (
+        lambda copy: copy.set(airflow_certificate_days=30),
+        "airflow_certificate_renew_days — is 90, so each run would make new certificates — "
+        "set it to less than airflow_certificate_days",
+    ),
+    "sessions that nobody can end": (
+        lambda copy: copy.set(airflow_config={"fab": {"session_backend": "securecookie"}}),
+        "airflow_config.fab.session_backend — is securecookie, which keeps sessions that nobody can end, "
+        "not even with a new password — remove it; sessions are then kept in the database",
+    ),
+    "account of the broker itself": (
+        lambda copy: copy.set(airflow_broker_user="default"),
+        "airflow_broker_user — default is the name of another account of the broker — choose another name, such as airflow",
     ),
     "invalid Fernet key": (
         lambda copy: copy.secret("airflow_fernet_key", "Kx9" * 20),
@@ -164,7 +318,7 @@ def test_a_mistake_is_one_line_and_no_host_is_touched(case: str, copy: Copy) -> 
     damage(copy)
     rc, output = play(copy.folder, "playbooks/site.yml")
     assert rc == 2, output
-    assert PROBLEM.findall(output) == [expected.replace("{folder}", str(copy.folder))], output
+    assert PROBLEM.findall(output) == [copy.names(expected)], output
     assert "1 problem, no host was changed" in output
     assert TASKS.findall(output) == [ONLY_TASK], "a task ran that connects to hosts"
     recap = RECAP.findall(output)

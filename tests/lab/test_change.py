@@ -24,14 +24,23 @@ from inventory import ROOT, Inventory
 LONG_SECONDS = 180
 SECRETS = (
     "airflow_fernet_key",
-    "airflow_jwt_secret",
+    "airflow_jwt_private_key",
     "airflow_api_secret_key",
     "airflow_database_password",
     "airflow_results_database_password",
     "airflow_broker_password",
+    "airflow_broker_admin_password",
+    "airflow_ca_key",
     "airflow_flower_password",
     "airflow_admin_password",
 )
+
+
+def telling(value: str) -> list[str]:
+    """What of a secret nothing else holds: of a PEM its body's lines."""
+    return [line for line in value.splitlines() if len(line) >= 16 and not line.startswith("-----")]
+
+
 RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.M)
 
 
@@ -122,7 +131,7 @@ def test_check_mode_sees_nothing_to_do_and_shows_no_secret(inventory: Inventory,
     output = site(inventory.path, "--check", "--diff", "-vvv", **dags)
     assert set(changed(output).values()) == {0}
     for name in SECRETS:
-        assert inventory.common(name) not in output, f"{name} is in the output"
+        assert not any(text in output for text in telling(inventory.common(name))), f"{name} is in the output"
 
 
 def test_check_mode_predicts_a_change_and_hides_its_value(inventory: Inventory, dags: dict[str, str]) -> None:
@@ -264,6 +273,6 @@ def test_no_secret_is_in_a_journal(inventory: Inventory, dags: dict[str, str]) -
     """Modules report their arguments to the journal of each host, at every run."""
     site(inventory.path, **dags)
     for host in {name for names in inventory.members.values() for name in names}:
-        patterns = "".join(f"{inventory.common(name)}\n" for name in SECRETS)
+        patterns = "".join(f"{text}\n" for name in SECRETS for text in telling(inventory.common(name)))
         script = "cat > /run/patterns; journalctl --quiet --no-pager | grep -cFf /run/patterns; rm /run/patterns"
         assert inventory.run(host, "sh", "-c", script, stdin=patterns, check=False).splitlines()[0] == "0", host

@@ -102,8 +102,8 @@ def test_several_inventories_mean_the_same(host: Fresh, folder: Path) -> None:
 
 
 def run_smoke(host: Fresh, secrets: str) -> None:
-    password = yaml.safe_load(secrets)["airflow_admin_password"]
-    airflow = Airflow(f"http://{host.address}:8080", "admin", password)
+    found = yaml.safe_load(secrets)
+    airflow = Airflow(f"https://{host.address}:8080", "admin", found["airflow_admin_password"], found["airflow_ca_certificate"])
     airflow.wait_for_dag("smoke", 60)
     assert airflow.wait_for_run("smoke", airflow.trigger("smoke"), 120) == "success"
 
@@ -131,6 +131,8 @@ def test_inventories_single_as_it_is(tmp_path: Path) -> None:
         inside(host, f"python3 -m venv .venv && {pip} .venv/bin/pip install -q -r requirements.txt")
         # Nothing but what the lab's network asks for.
         network = {name: variables(host)[name] for name in ("airflow_ca_bundle", "airflow_index_url", "airflow_proxy")}
+        # The inventory reaches the host as localhost, this test by its address.
+        network["airflow_certificate_names"] = [host.address]
         play = f".venv/bin/ansible-playbook -i inventories/single -e '{json.dumps(network)}' playbooks/"
         inside(host, f"{play}secrets.yml")
         inside(host, f"{play}site.yml")

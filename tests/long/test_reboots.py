@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import pytest
-from api import Airflow, ApiError, wait
+from api import ApiError, wait
 from fresh import BIN, changed, lab, output_of, smoke
 from inventory import ROOT, Inventory
 
@@ -68,7 +68,7 @@ def units(cluster: Inventory) -> dict[str, list[str]]:
 
 
 def answers(cluster: Inventory) -> bool:
-    airflow = Airflow(cluster.url, "admin", cluster.common("airflow_admin_password"))
+    airflow = cluster.airflow()
     try:
         return airflow.dag("smoke") is not None
     except ApiError:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ROLES = sorted((pathlib.Path(__file__).resolve().parents[2] / "roles").glob("*/"))
-# A variable without default stands in a comment, with others or alone: `# airflow_fernet_key, airflow_jwt_secret`.
+# A variable without default stands in a comment, with others or alone: `# airflow_fernet_key, airflow_api_secret_key`.
 _COMMENTED = re.compile(r"^# ?((?:[a-z][a-z0-9_]*(?:, ?|:.*|\s|$))+)", re.MULTILINE)
 
 

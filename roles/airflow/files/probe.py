@@ -8,6 +8,7 @@ goes as JSON to standard output: {"ok": bool, "detail": str}.
 
 import json
 import os
+import ssl
 import sys
 
 # [scheduler] scheduler_health_check_threshold and its like.
@@ -53,7 +54,9 @@ def celery(question: dict) -> dict:
         psycopg2.connect(os.environ["AIRFLOW__CELERY__RESULT_BACKEND"].replace("db+", "", 1), connect_timeout=5).close()
     name = question["name"]
     host = name.partition("@")[2]
-    with Connection(os.environ["AIRFLOW__CELERY__BROKER_URL"], transport_options=options) as connection:
+    url = os.environ["AIRFLOW__CELERY__BROKER_URL"]
+    verified = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "/etc/airflow/ca.pem"} if url.startswith("rediss:") else None
+    with Connection(url, transport_options=options, ssl=verified) as connection:
         mailbox = Mailbox("celery", type="fanout", accept=["json"])(connection)
         wanted = (
             {"destination": None, "limit": None, "timeout": 2}

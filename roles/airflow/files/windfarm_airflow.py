@@ -1,8 +1,51 @@
-"""Installed into every release of windfarm.airflow, for [core] hostname_callable."""
+"""Installed into every release of windfarm.airflow; airflow.cfg names what is in here.
+
+[core] hostname_callable = windfarm_airflow.hostname
+[celery] celery_config_options = windfarm_airflow.CELERY_CONFIG
+[database] sql_alchemy_connect_args_async = windfarm_airflow.DATABASE_TLS
+"""
 
 import os
+import ssl
+from typing import Any
 
 
 def hostname() -> str:
     """How the other hosts reach this one (airflow_address), from the environment of the unit."""
     return os.environ["AIRFLOW_ADDRESS"]
+
+
+def __getattr__(name: str) -> object:
+    """CELERY_CONFIG is the provider's own configuration; only who asks for it, thus uses Celery, loads Celery.
+
+    The one argument of Airflow's Celery task holds the task's token. Celery shows arguments to whoever asks or listens:
+    in message headers, events and answers to inspection, which Flower prints. Only the message's body needs them.
+    """
+    if name == "DATABASE_TLS":
+        # asyncpg takes neither sslmode nor an authority in its URL.
+        return {"ssl": ssl.create_default_context(cafile="/etc/airflow/ca.pem")}
+    if name != "CELERY_CONFIG":
+        raise AttributeError(name)
+    from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CONFIG
+    from celery.app.amqp import AMQP
+    from celery.app.task import Task
+    from celery.worker.request import Request
+
+    hidden = "(hidden)"
+
+    class QuietRequest(Request):
+        """What a worker tells of a task that it has: nothing of the arguments, also of messages that show them."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self._argsrepr = self._kwargsrepr = hidden
+            self._request_dict.update(argsrepr=hidden, kwargsrepr=hidden)
+
+        def info(self, safe: bool = False) -> Any:
+            return super().info(safe=True)
+
+    Task.Request = QuietRequest
+    # What a sender writes into headers and events, in characters.
+    AMQP.argsrepr_maxsize = AMQP.kwargsrepr_maxsize = 0
+    globals()[name] = DEFAULT_CELERY_CONFIG
+    return DEFAULT_CELERY_CONFIG

@@ -8,7 +8,9 @@ import shutil
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.windfarm.airflow.plugins.action import airflow_preflight, airflow_secrets
+from ansible_collections.windfarm.airflow.plugins.module_utils import pki
 
 
 def check(controller: Any, folder: pathlib.Path, **variables: Any) -> dict[str, Any]:
@@ -18,7 +20,7 @@ def check(controller: Any, folder: pathlib.Path, **variables: Any) -> dict[str, 
 def test_a_new_inventory_then_its_secrets(folder: pathlib.Path, controller: Any, capsys: pytest.CaptureFixture[str]) -> None:
     result = check(controller, folder)
     assert result == {"failed": True, "changed": False, "msg": "1 problem, no host was changed, see the list above"}
-    assert "  1. airflow_fernet_key, airflow_jwt_secret" in capsys.readouterr().out
+    assert "  1. airflow_fernet_key, airflow_jwt_private_key" in capsys.readouterr().out
     controller([str(folder / "hosts.yml")]).run(airflow_secrets.ActionModule)
     # Ansible remembers per process which files of variables a folder has.
     shutil.copytree(folder, folder / "copy")
@@ -71,3 +73,42 @@ def test_hosts(folder: pathlib.Path, controller: Any, capsys: pytest.CaptureFixt
     assert "  1. host db1 — is unreachable and belongs to postgresql, redis" in capsys.readouterr().out
     plays["ansible_play_hosts_all"] = everyone[1:]
     assert found.run(airflow_preflight.ActionModule, {"check": "hosts"}, **plays) == {"changed": False, "secrets_file": ""}
+
+
+def test_the_users_own_certificates(
+    folder: pathlib.Path, controller: Any, write: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = pki.new_key()
+    ca = pki.new_ca(key, "x")
+    host_key = pki.new_key()
+    public = pki.public_pem(pki.load_private_key(host_key).public_key())
+    files = 'airflow_certificate_file: "{{ inventory_hostname }}.pem"\nairflow_certificate_key_file: own.key\n'
+    names = {"db1": "192.0.2.1", "control1": "192.0.2.9"}
+    certificates = {f"{host}.pem": pki.load_authority(ca, key).sign(public, [name], 9) for host, name in names.items()}
+    values = yaml.safe_dump({"airflow_ca_certificate": ca})
+    write(folder, {"group_vars/all/ca.yml": files + values, "own.key": host_key, **certificates})
+    controller([str(folder / "hosts.yml")]).run(airflow_secrets.ActionModule)
+    # Ansible remembers per process which files of variables a folder has.
+    shutil.copytree(folder, folder / "copy")
+    assert check(controller, folder / "copy")["failed"]
+    printed = capsys.readouterr().out
+    assert "airflow_certificate_file of host control1 — is not for 192.0.2.2, by which other hosts reach this one, but" in printed
+    assert f"airflow_certificate_file of host worker1 — {folder}/copy/worker1.pem does not exist on this machine" in printed
+    assert "host db1" not in printed and "airflow_ca_key" not in printed
+
+
+def test_the_keys_that_hosts_were_given(folder: pathlib.Path, controller: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    controller([str(folder / "hosts.yml")]).run(airflow_secrets.ActionModule)
+    shutil.copytree(folder, folder / "copy")
+    found = controller([str(folder / "copy/hosts.yml")])
+    everyone = ["db1", "control1", "worker1", "worker2"]
+    plays = {"ansible_play_hosts_all": everyone, "ansible_play_hosts": everyone}
+    facts = {"distribution": "Debian", "distribution_major_version": "12", "architecture": "x86_64"}
+    keys = {"fingerprints": {"airflow_fernet_key": ["0123456789ab"], "airflow_api_secret_key": ["0123456789ab"]}}
+    for host in everyone:
+        local = {"ansible_local": {"windfarm_airflow": keys}} if host == "control1" else {}
+        found.variables.set_host_facts(host, {**facts, **local, "service_mgr": "systemd", "python_version": "3.11.2"})
+    assert found.run(airflow_preflight.ActionModule, {"check": "hosts"}, **plays)["failed"]
+    printed = capsys.readouterr()
+    assert "  1. host control1 — was given another airflow_fernet_key" in printed.out and "  2. " not in printed.out
+    assert "airflow_api_secret_key — was given to control1 with another value" in " ".join(printed.err.split())

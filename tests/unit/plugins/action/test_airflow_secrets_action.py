@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible.parsing.vault import VaultLib, VaultSecret, is_encrypted
 from ansible_collections.windfarm.airflow.plugins.action import airflow_secrets
+from ansible_collections.windfarm.airflow.plugins.module_utils import pki
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import SECRETS
+from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import create as make
 
 FILE = "group_vars/all/vault.yml"
 
@@ -36,13 +38,29 @@ def decrypt(path: pathlib.Path, password: str) -> str:
     return VaultLib([("default", VaultSecret(password.encode()))]).decrypt(path.read_bytes()).decode()
 
 
+def values_in(path: pathlib.Path) -> dict[str, Any]:
+    """The file's values, whatever of it is encrypted."""
+    vault = VaultLib([("default", VaultSecret(b"pass"))])
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_constructor("!vault", lambda _loader, node: vault.decrypt(node.value).decode())
+    data = path.read_bytes()
+    return yaml.load(vault.decrypt(data) if is_encrypted(data) else data, Loader)  # noqa: S506
+
+
 def test_creates_all_once_and_shows_none(folder: pathlib.Path, create: Create) -> None:
     first = create()
     text = (folder / FILE).read_text(encoding="utf-8")
     values = yaml.safe_load(text)
     assert first["changed"] and first["created"] == list(SECRETS) == list(values)
     assert len(base64.urlsafe_b64decode(values["airflow_fernet_key"])) == 32
-    assert len(values["airflow_jwt_secret"]) >= 64
+    assert pki.load_jwt_key(values["airflow_jwt_private_key"])
+    authority = pki.load_authority(values["airflow_ca_certificate"], values["airflow_ca_key"])
+    assert f"Airflow {folder.name[:40]} CA" in authority.issuer.subject.rfc4514_string()
+    # As readable as it gets.
+    assert "airflow_ca_key: |\n  -----BEGIN PRIVATE KEY-----\n" in text
     assert len(values["airflow_admin_password"]) == 32
     assert len(set(values.values())) == len(values)
     assert not [name for name, value in values.items() if value in str(first)]
@@ -60,12 +78,12 @@ def test_check_mode_writes_nothing(folder: pathlib.Path, create: Create) -> None
 
 
 def test_adds_only_what_is_missing_and_keeps_the_rest(folder: pathlib.Path, create: Create, write: Write) -> None:
-    before = "# mine\nairflow_jwt_secret: keep  # this\nother: {a: [1]}\nlast: [text]"
+    before = "# mine\nairflow_jwt_secret: left over\nairflow_api_secret_key: keep  # this\nother: {a: [1]}\nlast: [text]"
     write(folder, {FILE: before, "group_vars/all/vars.yml": 'airflow_admin_password: "{{ lookup_of_mine }}"\n'})
     result = create()
     text = (folder / FILE).read_text(encoding="utf-8")
     assert text.startswith(before + "\n")
-    assert set(SECRETS) - set(result["created"]) == {"airflow_jwt_secret", "airflow_admin_password"}
+    assert set(SECRETS) - set(result["created"]) == {"airflow_api_secret_key", "airflow_admin_password"}
     assert yaml.safe_load(text)["last"] == ["text"]
 
 
@@ -100,8 +118,7 @@ def test_adds_encrypted_values_to_a_plain_file(folder: pathlib.Path, create: Cre
     result = create(vault=vault)
     text = (folder / FILE).read_text(encoding="utf-8")
     assert result["encrypted"] and text.count("!vault |") == len(SECRETS)
-    inline = text.split("airflow_admin_password: !vault |\n")[1].replace("  ", "").strip()
-    assert len(VaultLib([("default", VaultSecret(b"pass"))]).decrypt(inline)) == 32
+    assert len(values_in(folder / FILE)["airflow_admin_password"]) == 32
     assert not create(vault=vault)["changed"]
 
 
@@ -131,7 +148,8 @@ def test_removes_what_a_killed_run_left(folder: pathlib.Path, create: Create, wr
         ({FILE: "- a\n"}, FILE, "`name: value`"),
         ({FILE: "{a: 1}\n"}, FILE, "first column"),
         ({FILE: "last: |\n  text"}, FILE, "line break"),
-        ({FILE: "airflow_jwt_secret:\n"}, "airflow_jwt_secret", "remove the line"),
+        ({FILE: "airflow_api_secret_key:\n"}, "airflow_api_secret_key", "remove the line"),
+        ({FILE: "airflow_ca_key: no key\n"}, "airflow_ca_key", "correct it"),
     ],
 )
 def test_refuses(folder: pathlib.Path, create: Create, write: Write, files: dict[str, str], where: str, cure: str) -> None:
@@ -181,3 +199,91 @@ def test_script_inventory(folder: pathlib.Path, create: Create) -> None:
 def test_the_file_named_in_the_inventory(folder: pathlib.Path, create: Create, write: Write) -> None:
     write(folder, {"group_vars/airflow.yml": "airflow_secrets_file: ../kept/s.yml\n"})
     assert create()["file"] == str((folder / "../kept/s.yml").resolve())
+
+
+# The authority, a pair
+
+
+def test_keys_survive_every_kind_of_file(folder: pathlib.Path, create: Create, write: Write) -> None:
+    for number, (vault, before) in enumerate(((None, ""), ({"default": "pass"}, ""), ({"default": "pass"}, "other: 1\n"))):
+        where = folder / str(number)
+        write(where, {"hosts.yml": (folder / "hosts.yml").read_text(), **({FILE: before} if before else {})})
+        create([str(where / "hosts.yml")], vault)
+        found = values_in(where / FILE)
+        assert pki.load_authority(found["airflow_ca_certificate"], found["airflow_ca_key"]).key
+        assert pki.jwt_kid(found["airflow_jwt_private_key"])
+        assert not create([str(where / "hosts.yml")], vault)["changed"]
+
+
+def test_the_users_own_authority(folder: pathlib.Path, create: Create, write: Write) -> None:
+    certificate = make(["airflow_ca_key", "airflow_ca_certificate"])["airflow_ca_certificate"]
+    write(folder, {"group_vars/all/ca.yml": yaml.safe_dump({"airflow_ca_certificate": certificate})})
+    assert not {"airflow_ca_key", "airflow_ca_certificate"} & set(create()["created"])
+
+
+def test_a_certificate_for_the_key_that_is_there(folder: pathlib.Path, create: Create, write: Write) -> None:
+    key = pki.new_key()
+    vault = {"default": "pass"}
+    write(folder, {"group_vars/all/ca.yml": "airflow_ca_key: '{{ my_key }}'\n" + yaml.safe_dump({"my_key": key})})
+    result = create(vault=vault)
+    assert "airflow_ca_key" not in result["created"] and "airflow_ca_certificate" in result["created"]
+    assert pki.load_authority(values_in(folder / FILE)["airflow_ca_certificate"], key)
+
+
+def test_the_key_in_a_file_beside_the_inventory(folder: pathlib.Path, create: Create) -> None:
+    path = folder / "elsewhere/s.yml"
+    create(arguments={"file": str(path)})
+    lines = path.read_text().partition("airflow_ca_certificate: ")[0]
+    path.write_text(lines)
+    assert create(arguments={"file": str(path)})["created"] == ["airflow_ca_certificate"]
+    found = yaml.safe_load(path.read_text())
+    assert pki.load_authority(found["airflow_ca_certificate"], found["airflow_ca_key"])
+
+
+# A cluster that is there already
+
+EVERYONE = ["db1", "control1", "worker1", "worker2"]
+KEPT = '{"fingerprints": {"airflow_fernet_key": ["0123456789ab"]}}'
+
+
+@pytest.fixture(name="ask")
+def _ask(folder: pathlib.Path, controller: Any) -> Callable[..., dict[str, Any]]:
+    def ask(answers: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+        found = controller([str(folder / "hosts.yml")])
+        for host, answer in answers.items():
+            found.variables.set_nonpersistent_facts(host, {"__airflow_secrets_answers": answer})
+        return found.run(airflow_secrets.ActionModule, **options)
+
+    return ask
+
+
+def test_whom_to_ask(folder: pathlib.Path, create: Create, write: Write) -> None:
+    assert sorted(create(check_mode=True)["asks"]) == sorted(EVERYONE)
+    # Without a Fernet key to make, nobody.
+    write(folder, {FILE: f"airflow_fernet_key: {make(['airflow_fernet_key'])['airflow_fernet_key']}\n"})
+    first = create(check_mode=True)
+    assert first["asks"] == [] and len(first["created"]) == len(SECRETS) - 1
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_cluster_that_is_there_keeps_its_key(folder: pathlib.Path, ask: Any, check_mode: bool) -> None:
+    answers = {host: {"stdout": "", "rc": 0} for host in EVERYONE}
+    refused = ask({**answers, "db1": {"stdout": f"{KEPT}\r\n", "rc": 0}}, check_mode=check_mode)
+    assert refused["failed"] and refused["msg"].startswith(
+        "airflow_fernet_key — would be made anew, but db1 belongs to a cluster"
+    )
+    assert "restore the file of secrets" in refused["msg"] and "\n" not in refused["msg"]
+    assert not (folder / FILE).exists()
+    assert ask(answers, check_mode=check_mode)["changed"]
+
+
+def test_hosts_that_are_not_there_yet(ask: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = {host: {"stdout": "", "rc": 0} for host in EVERYONE}
+    away = {"unreachable": True, "msg": "no route"}
+    assert ask({**answers, "worker1": away, "worker2": away})["changed"]
+    assert "worker1, worker2 cannot be asked whether a cluster" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_host_that_cannot_answer_stops(folder: pathlib.Path, ask: Any) -> None:
+    refused = ask({"db1": {"failed": True, "rc": 1, "stdout": ""}})
+    assert refused["failed"] and refused["msg"].startswith("host db1 — cannot be asked") and not (folder / FILE).exists()

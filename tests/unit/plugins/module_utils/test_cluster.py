@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import COMPONENT_GROUPS, max_connections, plan
+from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import COMPONENT_GROUPS, connections, plan
 
 HOSTVARS: dict[str, dict[str, Any]] = {
     "db1": {"ansible_host": "10.0.0.1"},
@@ -50,15 +50,58 @@ def test_a_database_elsewhere() -> None:
 
 def test_connections_of_the_smallest_cluster_exceed_debians_hundred() -> None:
     # 17 + 30 + 15 + 30 + 2 x 17 + 9 = 135, a fifth more is 162.
-    assert max_connections(1, 1, 1, 1, [16]) == 200
+    assert connections(1, 1, 1, 1, [16]).max_connections == 200
 
 
 def test_another_worker_seldom_needs_a_restart_of_postgresql() -> None:
-    assert max_connections(1, 1, 1, 1, [16, 16]) == max_connections(1, 1, 1, 1, [16] * 5) == 400
-    assert max_connections(2, 2, 1, 1, [16] * 50) == 3200
+    assert connections(1, 1, 1, 1, [16, 16]).max_connections == connections(1, 1, 1, 1, [16] * 5).max_connections == 400
+    assert connections(2, 2, 1, 1, [16] * 50).max_connections == 3200
+
+
+def test_workers_cannot_take_the_connections_that_the_scheduler_lives_by() -> None:
+    total, database, results = connections(1, 1, 1, 1, [16])
+    # 2 + 2 x 17 = 36 and 15 + 30 + 15 + 30 = 90, a fifth more each; 9 stay for the superuser.
+    assert (results, database) == (44, 147)
+    assert database >= 90 * 1.2 and database + results + 9 == total
 
 
 def test_worker_slots_count() -> None:
     few = plan({**HOSTVARS, "worker2": {"airflow_worker_concurrency": 4}}, GROUPS)["max_connections"]
     many = plan({**HOSTVARS, "worker2": {"airflow_worker_concurrency": 64}}, GROUPS)["max_connections"]
     assert many > few
+
+
+def test_a_port_is_open_to_those_who_need_it() -> None:
+    ports = plan(HOSTVARS, GROUPS)["ports"]
+    by_name = {(host, one["name"]): (one["port"], one["clients"]) for host, found in ports.items() for one in found}
+    (database,) = GROUPS["postgresql"]
+    (control,) = GROUPS["airflow_webserver"]
+    workers = GROUPS["airflow_worker"]
+    assert by_name[database, "postgresql"] == (5432, ["10.0.0.2", "192.0.2.3", "worker2"])
+    assert by_name[control, "triggerer_logs"] == (8794, ["10.0.0.2"])
+    assert by_name[control, "flower"] == (5555, []) and by_name[control, "scheduler_health"] == (8974, [])
+    for worker in workers:
+        assert by_name[worker, "worker_logs"] == (8793, ["10.0.0.2"]) and by_name[worker, "execution_api"] == (8079, [])
+
+
+def test_clients_of_the_users_own_databases_are_admitted() -> None:
+    (database,) = GROUPS["postgresql"]
+    own = {"postgresql_extra_hba_entries": [{"address": "samehost"}, {"address": "10.9.0.0/16"}, {"type": "local"}]}
+    ports = plan({**HOSTVARS, database: {**HOSTVARS[database], **own}}, GROUPS)["ports"]
+    assert next(one for one in ports[database] if one["name"] == "postgresql")["clients"][-1] == "10.9.0.0/16"
+
+
+def test_a_certificate_holds_every_name_that_is_verified() -> None:
+    hostvars = {name: {**values, "airflow_base_url": "https://flows.example.com/x"} for name, values in HOSTVARS.items()}
+    found = plan(hostvars, GROUPS)["certificate_names"]
+    (control,) = GROUPS["airflow_webserver"]
+    (database,) = GROUPS["postgresql"]
+    assert found[control][0] == "10.0.0.2" and {control, "flows.example.com", "127.0.0.1"} <= set(found[control])
+    assert "flows.example.com" not in found[database]
+
+
+def test_tls_is_for_servers_of_ours() -> None:
+    assert plan(HOSTVARS, GROUPS)["database"]["tls"] and plan(HOSTVARS, GROUPS)["database_clients"][0]["type"] == "hostssl"
+    assert not plan(HOSTVARS, {**GROUPS, "postgresql": []})["database"]["tls"]
+    plain = plan({name: {**values, "airflow_tls": False} for name, values in HOSTVARS.items()}, GROUPS)
+    assert not plain["broker"]["tls"] and plain["database_clients"][0]["type"] == "host"

@@ -8,19 +8,21 @@ import pathlib
 from typing import Any
 
 import pytest
-from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock
+from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock, pki
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_preflight import (
     Inventory,
     absent_problems,
     check_words,
     host_problems,
     inventory_problems,
+    key_problems,
     report,
 )
-from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import SECRETS
+from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import SECRETS, create, fernet_key, password
 
 COLLECTION = str(pathlib.Path(__file__).resolve().parents[4])
 MANAGED: dict[str, dict[str, Any]] = {"core": {"executor": "CeleryExecutor"}, "scheduler": {"enable_health_check": True}}
+CA_KEY = pki.new_key()
 GROUPS = {
     "all": ["db1", "control1", "worker1", "worker2"],
     "ungrouped": [],
@@ -37,7 +39,7 @@ GROUPS = {
 
 
 def sound() -> Inventory:
-    secrets = {name: make() for name, make in SECRETS.items()}
+    secrets = create(SECRETS)
     hosts = {
         host: {"ansible_host": f"192.0.2.{number}", "airflow_version": "3.3.2", **secrets}
         for number, host in enumerate(GROUPS["all"], 1)
@@ -83,7 +85,7 @@ def test_a_host_may_have_lost_its_last_component() -> None:
     ("variables", "expected"),
     [
         ({"airflow_api_secret_key": "x$HOME" + "0123456789" * 2}, "airflow_api_secret_key — holds $, which"),
-        ({"airflow_jwt_secret": "~" + "0123456789" * 8}, "airflow_jwt_secret — holds ~ at its start"),
+        ({"airflow_api_secret_key": "~" + "0123456789" * 8}, "airflow_api_secret_key — holds ~ at its start"),
         ({"airflow_flower_password": "abcdefgh,0123456789"}, "airflow_flower_password — holds a comma"),
         ({"airflow_flower_user": "a:b"}, "airflow_flower_user — holds a colon"),
         ({"airflow_worker_queues": ["my queue"]}, "airflow_worker_queues — has the queue 'my queue'"),
@@ -163,9 +165,9 @@ def test_one_host_may_be_loopback() -> None:
 
 
 def test_missing_secrets_are_one_line() -> None:
-    found = lines(airflow_jwt_secret=None, airflow_admin_password="")
+    found = lines(airflow_jwt_private_key=None, airflow_admin_password="")
     assert len(found) == 1
-    assert found[0].startswith("airflow_jwt_secret, airflow_admin_password — are not defined — run the playbook")
+    assert found[0].startswith("airflow_jwt_private_key, airflow_admin_password — are not defined — run the playbook")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,10 @@ def test_missing_secrets_are_one_line() -> None:
         ("airflow_database_password", 1234567890123456789, "is no text but int"),
         ("airflow_fernet_key", "bm90IDMyIGJ5dGVz", "is no Fernet key"),
         ("airflow_fernet_key", "ü" * 44 + "=", "is no Fernet key"),
-        ("airflow_jwt_secret", "abcdefgh" * 7, "is 56 bytes long, HS512 needs 64"),
+        ("airflow_jwt_private_key", "abcdefgh" * 7, "is no private key (PEM) — remove it and run"),
+        ("airflow_jwt_private_key", CA_KEY, "is no Ed25519 private key (PEM) — remove it and run"),
+        ("airflow_ca_certificate", "abcdefgh", "is no certificate (PEM) — give the certificates"),
+        ("airflow_ca_key", CA_KEY, "does not belong to any certificate in airflow_ca_certificate"),
     ],
 )
 def test_bad_secrets(name: str, value: Any, expected: str) -> None:
@@ -191,13 +196,74 @@ def test_bad_secrets(name: str, value: Any, expected: str) -> None:
 
 
 def test_two_fernet_keys_are_good() -> None:
-    assert lines(airflow_fernet_key=f"{SECRETS['airflow_fernet_key']()},{SECRETS['airflow_fernet_key']()}") == []
+    assert lines(airflow_fernet_key=f"{fernet_key()},{fernet_key()}") == []
 
 
 def test_secrets_must_be_the_same_everywhere() -> None:
-    hosts = {"worker1": {"airflow_broker_password": SECRETS["airflow_broker_password"]()}}
+    hosts = {"worker1": {"airflow_broker_password": password()}}
     assert lines(hosts=hosts)[0].startswith("airflow_broker_password — differs between hosts")
     assert "is not defined for worker1" in lines(hosts={"worker1": {"airflow_broker_password": None}})[0]
+
+
+def test_equal_secrets() -> None:
+    (found,) = lines(airflow_admin_password="Kx9-qq17-Zt55-Wm02", airflow_flower_password="Kx9-qq17-Zt55-Wm02")
+    assert found.startswith("airflow_flower_password, airflow_admin_password — are equal — remove all but one of them and run")
+    # Without Flower nobody reads its password.
+    same: dict[str, Any] = {"airflow_admin_password": "Kx9-qq17-Zt55-Wm02", "airflow_flower_password": "Kx9-qq17-Zt55-Wm02"}
+    assert lines({"airflow_flower": None}, **same) == []
+
+
+def test_a_secret_that_is_no_longer_needed_is_ignored() -> None:
+    assert lines(airflow_jwt_secret="changeme") == []
+
+
+def test_trusted_keys() -> None:
+    key = pki.new_jwt_key()
+    public = pki.public_pem(pki.load_private_key(key).public_key())
+    assert lines(airflow_jwt_trusted_keys=[key, public]) == lines(airflow_jwt_trusted_keys=[]) == []
+    (found,) = lines(airflow_jwt_trusted_keys=[public, CA_KEY])
+    assert found.startswith("airflow_jwt_trusted_keys — number 2 is no Ed25519 key (PEM) — write a list")
+    assert lines(airflow_jwt_trusted_keys=public)[0].startswith("airflow_jwt_trusted_keys — is a text, no list")
+
+
+def test_no_authority_without_tls() -> None:
+    bare: dict[str, Any] = {"airflow_ca_key": None, "airflow_ca_certificate": None}
+    assert lines(airflow_tls=False, **bare) == []
+    assert lines(**bare)[0].startswith("airflow_ca_key, airflow_ca_certificate — are not defined — run the playbook")
+
+
+def test_an_authority_whose_key_is_elsewhere() -> None:
+    (found,) = lines(airflow_ca_key=None)
+    assert found.startswith(
+        "airflow_ca_key — is not defined, and db1, control1 has no certificate of its own — define it, or set"
+    )
+    own = {"airflow_certificate_file": "c.pem", "airflow_certificate_key_file": "c.key"}
+    assert lines(airflow_ca_key=None, hosts={"db1": own, "control1": own}) == []
+
+
+def test_the_days_of_certificates() -> None:
+    (found,) = lines(airflow_certificate_days=60, airflow_certificate_renew_days=60)
+    assert found == (
+        "airflow_certificate_renew_days — is 60, so each run would make new certificates — "
+        "set it to less than airflow_certificate_days"
+    )
+
+
+def test_names_of_the_brokers_other_accounts() -> None:
+    assert lines(airflow_broker_user="airflow") == []
+    for name in ("admin", "default"):
+        assert lines(airflow_broker_user=name)[0].startswith(f"airflow_broker_user — {name} is the name of another account")
+    assert lines({"redis": []}, airflow_broker_host="r", airflow_broker_user="default") == []
+
+
+def test_sessions_that_nobody_can_end() -> None:
+    for variables in (
+        {"airflow_config": {"FAB": {"session_backend": "SecureCookie"}}},
+        {"airflow_secret_config": {"webserver": {"fab": {"session_backend": "securecookie"}}}},
+    ):
+        (found,) = lines(**variables)
+        assert "session_backend — is securecookie, which keeps sessions that nobody can end" in found
+    assert lines(airflow_config={"fab": {"session_backend": "database"}}) == []
 
 
 def test_version_without_lock() -> None:
@@ -291,3 +357,64 @@ def test_report() -> None:
     found = inventory_problems(sound()._replace(groups={"all": []}))
     assert report(found)[0] == "1 problem, no host was changed"
     assert report(found)[1].startswith("  1. inventory — no host is in a group")
+
+
+def keys_of(inventory: Inventory, **changes: Any) -> dict[str, Any]:
+    fingerprints = pki.fingerprints({**inventory.hosts["db1"], **changes})
+    return {"ansible_local": {"windfarm_airflow": {"fingerprints": fingerprints}}}
+
+
+def told(inventory: Inventory, **facts: Any) -> tuple[list[str], list[str]]:
+    problems, warnings = key_problems(inventory, facts)
+    return [str(problem) for problem in problems], [str(warning) for warning in warnings]
+
+
+def test_hosts_with_the_inventorys_keys() -> None:
+    inventory = sound()
+    assert told(inventory, db1=keys_of(inventory), control1=keys_of(inventory), worker1=FACTS) == ([], [])
+    unreadable: list[dict[str, Any]] = [
+        {},
+        {"windfarm_airflow": "error loading facts as JSON"},
+        {"windfarm_airflow": {"fingerprints": {}}},
+    ]
+    for local in unreadable:
+        assert told(inventory, db1={"ansible_local": local}) == ([], [])
+
+
+def test_a_host_with_another_fernet_key() -> None:
+    inventory, other = sound(), fernet_key()
+    problems, warnings = told(inventory, db1=keys_of(inventory, airflow_fernet_key=other), control1=keys_of(inventory))
+    assert warnings == [] and len(problems) == 1
+    assert problems[0].startswith("host db1 — was given another airflow_fernet_key, and the inventory's cannot read")
+    # Only a worker, which was away while the key was changed.
+    problems, warnings = told(inventory, worker1=keys_of(inventory, airflow_fernet_key=other))
+    assert problems == [] and warnings[0].startswith("airflow_fernet_key — was given to worker1 with another value")
+
+
+def test_fernet_keys_while_one_replaces_another() -> None:
+    inventory = sound()
+    old, new = inventory.hosts["db1"]["airflow_fernet_key"], fernet_key()
+    both = {host: {**variables, "airflow_fernet_key": f"{new},{old}"} for host, variables in inventory.hosts.items()}
+    assert told(inventory._replace(hosts=both), db1=keys_of(inventory)) == ([], [])
+    # What was encrypted with the new key meanwhile would be lost.
+    assert told(inventory, db1=keys_of(inventory, airflow_fernet_key=f"{new},{old}"))[0]
+
+
+def test_other_keys_are_only_told() -> None:
+    inventory = sound()
+    changed = keys_of(inventory, **create(["airflow_jwt_private_key", "airflow_api_secret_key"]))
+    problems, warnings = told(inventory, db1=changed, control1=changed)
+    assert problems == [] and [warning.split(" — ")[0] for warning in warnings] == [
+        "airflow_api_secret_key",
+        "airflow_jwt_private_key",
+    ]
+    assert "db1, control1" in warnings[0]
+    key = pki.new_key()
+    ca = inventory.hosts["db1"]["airflow_ca_certificate"]
+    assert told(inventory, db1=keys_of(inventory, airflow_ca_certificate=pki.new_ca(key, "x") + ca)) == ([], [])
+    assert told(inventory, db1=keys_of(inventory, airflow_ca_certificate=pki.new_ca(key, "x")))[1]
+
+
+def test_no_key_is_hashed_for_hosts_that_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pki, "fingerprints", None)
+    assert told(sound(), db1=FACTS) == ([], [])

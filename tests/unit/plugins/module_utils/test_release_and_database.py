@@ -62,3 +62,18 @@ def test_admin_wrong() -> None:
 def test_shortages_name_what_is_short() -> None:
     assert database.shortages({"memory_mb": 1, "processors": 1, "disk_mb": 1}, "/nonexistent/x") == []
     assert database.shortages({"processors": 100000}, "/")[0].endswith("at least 100000")
+
+
+def test_a_database_remembers_the_key_that_it_is_encrypted_with() -> None:
+    found = {"name": "airflow", "comment": "", "owner": True}
+    assert database.fernet_comment(found, ["aa11"]) == "fernet:aa11"
+    assert database.fernet_comment({**found, "comment": "ours"}, ["aa11"]) == "ours fernet:aa11"
+    assert database.fernet_comment({**found, "comment": "fernet:aa11"}, ["aa11", "bb22"]) == ""
+    # A rotation: the new key encrypts, the old one still decrypts.
+    assert database.fernet_comment({**found, "comment": "x fernet:aa11"}, ["bb22", "aa11"]) == "x fernet:bb22"
+    assert database.fernet_comment({**found, "owner": False}, ["aa11"]) == ""
+
+
+def test_a_database_of_another_key_is_refused() -> None:
+    with pytest.raises(database.DatabaseError, match="database airflow is encrypted with another airflow_fernet_key"):
+        database.fernet_comment({"name": "airflow", "comment": "fernet:aa11", "owner": True}, ["bb22"])

@@ -20,6 +20,9 @@ PARAMS: dict[str, Any] = {
     "listen_addresses": ["127.0.0.1"],
     "port": 5432,
     "max_connections": 100,
+    "tls_certificate": "",
+    "tls_key": "",
+    "sandbox": True,
     "config": {},
     "hba_entries": [],
     "users": [],
@@ -48,10 +51,14 @@ class Server(module.Server):
         self.loaded = 0.0
         self.pending: list[str] = []
         self.fails = ""
+        self.shown = ""
 
     @property
     def etc(self) -> str:
         return str(self.folder)
+
+    def shows(self, file: File) -> bool:
+        return self.shown == file.text
 
     def state(self) -> dict[str, Any]:
         conf = str(self.folder / "90.conf")
@@ -97,6 +104,15 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setattr(one.host, "systemctl", systemctl)
     monkeypatch.setattr(one.host, "must", lambda command, _meaning: one.host.note(" ".join(command[1:])))
     monkeypatch.setattr(one, "wait", lambda: None)
+    return one
+
+
+@pytest.fixture
+def bundle(files: tuple[File, File], tmp_path: Path) -> File:
+    one = File(str(tmp_path / "90-ansible.pem"), "certificate and key\n", 0o600, files[0].owner, files[0].group)
+    Path(one.path).write_text(one.text)
+    os.chmod(one.path, one.mode)
+    os.utime(one.path, (1000, 1000))
     return one
 
 
@@ -190,6 +206,104 @@ def test_rules_that_postgresql_refuses_are_taken_back(server: Server, files: tup
     assert Path(hba.path).read_text() == files[1].text
 
 
+# The certificate
+
+
+def test_a_server_that_shows_its_certificate_is_left_alone(server: Server, files: tuple[File, File], bundle: File) -> None:
+    server.shown = bundle.text
+    server.apply_files(*files, bundle)
+    assert server.host.actions == []
+
+
+def test_a_certificate_that_is_written_but_not_shown_is_loaded(server: Server, files: tuple[File, File], bundle: File) -> None:
+    server.apply_files(*files, bundle)
+    assert server.host.actions == ["reload postgresql@15-main"]
+
+
+def test_a_renewed_certificate_is_loaded_and_its_key_shown_nowhere(
+    server: Server, files: tuple[File, File], bundle: File
+) -> None:
+    renewed = File(**{**bundle.__dict__, "text": "another SECRET\n"})
+    server.apply_files(*files, renewed)
+    assert server.host.actions == [f"write {bundle.path}", "reload postgresql@15-main"]
+    assert not server.restarted
+    assert Path(bundle.path).read_text() == renewed.text
+    assert "SECRET" not in str(server.host.diff) + str(server.host.actions)
+
+
+def test_another_chain_after_the_same_certificate_is_loaded(server: Server, files: tuple[File, File], bundle: File) -> None:
+    server.shown = bundle.text
+    os.utime(bundle.path, (3000, 3000))
+    server.apply_files(*files, bundle)
+    assert server.host.actions == ["reload postgresql@15-main"]
+    server.host.check, server.shown = True, bundle.text + "chain\n"
+    server.apply_files(*files, File(**{**bundle.__dict__, "text": bundle.text + "chain\n"}))
+    assert server.host.actions[1:] == [f"write {bundle.path}", "reload postgresql@15-main"]
+
+
+def test_a_certificate_that_the_server_does_not_take_is_told(server: Server, bundle: File) -> None:
+    with pytest.raises(ServerError, match="postgresql_tls_certificate: postgresql@15-main does not show"):
+        server.prove_certificate(bundle)
+    server.shown = bundle.text
+    server.prove_certificate(bundle)
+
+
+def test_without_tls_the_key_is_removed(server: Server, bundle: File) -> None:
+    server.drop_certificate()
+    server.drop_certificate()
+    assert not os.path.exists(bundle.path)
+    assert server.host.actions == [f"remove {bundle.path}"]
+
+
+def test_files_that_are_yet_to_be_made_are_predicted_in_check_mode_only(server: Server) -> None:
+    assert server.certificate() is None
+    server.params.update(tls_certificate="/absent.pem", tls_key="/absent.key")
+    with pytest.raises(ServerError, match=r"postgresql_tls_certificate: /absent.pem does not exist on this host"):
+        server.certificate()
+    server.host.check = True
+    predicted = server.certificate()
+    assert predicted is not None
+    assert server.put_certificate(predicted)
+    assert not os.path.exists(predicted.path)
+    server.params.update(tls_key="")
+    with pytest.raises(ServerError, match="postgresql_tls_key is empty but the other file is given"):
+        server.certificate()
+
+
+# The sandbox
+
+
+@pytest.mark.parametrize(
+    ("wished", "bounds", "action"),
+    [
+        (True, "0000000000000000", None),
+        (True, "000001ffffffffff", "restart (into its sandbox)"),
+        (False, "000001ffffffffff", None),
+        (False, "0000000000000000", "restart (out of its sandbox)"),
+    ],
+)
+def test_a_server_is_restarted_only_to_enter_or_leave_its_sandbox(
+    wished: bool, bounds: str, action: str | None, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.params["sandbox"] = wished
+    monkeypatch.setattr(server, "lock", lambda: ["77 "])
+    monkeypatch.setattr(module, "read_text", lambda path: {"/proc/77/status": f"CapBnd:\t{bounds}\n"}[path])
+    server.confine()
+    assert server.host.actions == ([action] if action else [])
+
+
+def test_a_sandbox_in_which_the_server_does_not_start_is_taken_back(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[File] = []
+    monkeypatch.setattr(server, "lock", lambda: ["1"])
+    monkeypatch.setattr(module.pg, "confined", lambda _status: False)
+    monkeypatch.setattr(module, "write_file", written.append)
+    server.fails = "permission denied"
+    with pytest.raises(ServerError, match=r"postgresql_sandbox: the server does not start .* set false \(permission denied\)"):
+        server.confine()
+    assert written[0].text == module.pg.UNIT
+    assert server.host.actions[-2:] == ["daemon-reload", "restart postgresql@15-main"]
+
+
 @pytest.mark.parametrize(
     ("text", "restart"), [("max_connections = '150'\nwork_mem = '4MB'\n", True), ("work_mem = '5MB'\n", False)]
 )
@@ -243,3 +357,22 @@ def test_names_of_clients_keep_their_addresses_and_own_names_mean_the_host(
         "host d u 127.0.0.1/32 scram-sha-256 # db1",
     ]
     assert "'gone' cannot be resolved now" in server.host.module.warnings[0]
+
+
+@pytest.mark.parametrize(("failures", "fails"), [(2, False), (99, True)])
+def test_a_busy_database_is_tried_again(server: Server, failures: int, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def psql(sql: str) -> subprocess.CompletedProcess[str]:
+        calls.append(sql)
+        busy = len(calls) <= failures
+        return subprocess.CompletedProcess([], int(busy), "", "ERROR:  deadlock detected\n" if busy else "")
+
+    monkeypatch.setattr(server, "psql", psql)
+    if fails:
+        with pytest.raises(ServerError, match="deadlock detected"):
+            server._execute([("give", "x")])
+        assert len(calls) == module.ATTEMPTS
+    else:
+        server._execute([("give", "x")])
+        assert len(calls) == failures + 1

@@ -10,13 +10,19 @@ from typing import Any
 
 import pytest
 from ansible_collections.windfarm.airflow.plugins.module_utils import redis_server as rd
-from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import Host, ServerError
+from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import File, Host, ServerError
 from ansible_collections.windfarm.airflow.plugins.modules import redis_server as module
 
 PARAMS: dict[str, Any] = {
     "listen_addresses": ["127.0.0.1"],
     "port": 6379,
+    "admin_user": "admin",
     "password": "secret",
+    "previous_passwords": [],
+    "users": [],
+    "tls_certificate": "",
+    "tls_key": "",
+    "sandbox": True,
     "maxmemory": "1mb",
     "appendfsync": "everysec",
     "config": {},
@@ -43,6 +49,13 @@ class Redis:
         self.calls.append(words)
         if words[:2] == ("CONFIG", "GET"):
             return [words[2], self.parameters_[words[2]]]
+        if words[:2] == ("CONFIG", "SET") and len(words) > 4:
+            if "bad" in words:
+                raise rd.RedisError("ERR CONFIG SET failed (possibly related to argument 'tls-cert-file') - Unable to update TLS")
+            if "busy" in words:
+                raise rd.RedisError("ERR CONFIG SET failed - Unable to listen on this port. Check server logs.")
+            self.parameters_.update(zip(words[2::2], words[3::2]))
+            return "OK"
         if words[2] in self.immutable:
             raise rd.RedisError("ERR CONFIG SET failed (possibly related to argument 'x') - can't set immutable config")
         if words[3] == "bad":
@@ -60,9 +73,8 @@ def server(redis: Redis | None = None, check: bool = False, **params: Any) -> mo
     return result
 
 
-def test_the_wish_has_the_password_last_and_the_users_values_over_ours() -> None:
+def test_the_wish_has_the_users_values_over_ours() -> None:
     wish = server(config={"tcp-keepalive": 30, "hz": 20}).wanted({})
-    assert list(wish)[-1] == "requirepass"
     assert (wish["tcp-keepalive"], wish["hz"], wish["maxmemory"]) == ("30", "20", str(1024**2))
     assert (wish["appendonly"], wish["maxmemory-policy"]) == ("yes", "noeviction")
     assert server(listen_addresses=["*"]).wanted({})["bind"] == "* -::*"
@@ -80,7 +92,7 @@ def test_the_data_stays_where_it_is() -> None:
 @pytest.mark.parametrize("password", ["", "a\nb"])
 def test_an_impossible_password_is_refused(password: str) -> None:
     with pytest.raises(ServerError, match="redis_password"):
-        server(password=password).wanted({})
+        server(password=password)
 
 
 def test_values_are_set_live_and_the_others_are_left_for_a_restart() -> None:
@@ -176,18 +188,166 @@ def test_an_append_only_file_that_cannot_be_written_stops_the_run(monkeypatch: p
         one.complete()
 
 
-class Door:
-    """A server that knows one password, or none."""
+# Port and TLS
 
-    def __init__(self, password: str) -> None:
+PLAIN = {"port": "6379", "tls-port": "0", "tls-cert-file": "", "tls-key-file": "", "tls-auth-clients": "yes", "tls-protocols": ""}
+
+
+def with_tls(redis: Redis | None = None, **options: Any) -> module.Server:
+    one = server(redis, **options)
+    one.certificate = File(module.CERTIFICATE.format("0123"), "text", 0o600)
+    return one
+
+
+def test_one_port_is_closed_before_the_other_opens_under_its_number() -> None:
+    redis = Redis(dict(PLAIN))
+    one = with_tls(redis)
+    one.enter(one.wanted({}), dict(PLAIN))
+    assert redis.calls[0][:6] == ("CONFIG", "SET", "port", "0", "tls-port", "6379")
+    assert redis.parameters_["tls-cert-file"] == redis.parameters_["tls-key-file"] == "/etc/redis/tls-0123.pem"
+    assert redis.parameters_["tls-auth-clients"] == "no"
+    plain = server(redis)
+    plain.enter(plain.wanted({}), dict(redis.parameters_))
+    assert redis.calls[1][:6] == ("CONFIG", "SET", "tls-port", "0", "port", "6379")
+    assert len(redis.calls) == 2
+    plain.enter(plain.wanted({}), dict(redis.parameters_))
+    assert len(redis.calls) == 2
+
+
+@pytest.mark.parametrize(("word", "variable"), [("bad", "redis_tls_certificate"), ("busy", "redis_port")])
+def test_a_refused_entrance_names_the_variable(word: str, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = with_tls(Redis(dict(PLAIN)))
+    monkeypatch.setattr(one, "log_line", lambda: "why")
+    wish = {**one.wanted({}), "tls-key-file": word}
+    with pytest.raises(ServerError, match=rf"^{variable}: .*its log says: why"):
+        one.enter(wish, dict(PLAIN))
+
+
+def test_check_mode_opens_nothing() -> None:
+    redis = Redis(dict(PLAIN))
+    one = with_tls(redis, check=True)
+    one.enter(one.wanted({}), dict(PLAIN))
+    assert redis.calls == []
+    assert "set port from 6379 to 0" in one.host.actions
+
+
+def test_the_file_has_hashes_and_no_password() -> None:
+    users = [{"name": "airflow", "passwords": ["one", "two"], "rules": ["~* &*", "-@all", "+llen"]}]
+    one = with_tls(users=users)
+    text = one.conf(one.wanted({})).text
+    lines = text.splitlines()
+    assert lines[-3] == "user default off"
+    assert lines[-2] == f"user admin on #{rd.password_hash('secret')} ~* &* +@all"
+    assert lines[-1] == f"user airflow on #{rd.password_hash('one')} #{rd.password_hash('two')} ~* &* -@all +llen"
+    assert {"port 0", "tls-port 6379", 'tls-protocols "TLSv1.2 TLSv1.3"'} <= set(lines)
+    assert "requirepass" not in text
+    assert "secret" not in text
+    plain = server()
+    assert "tls" not in plain.conf(plain.wanted({})).text
+
+
+def test_both_files_of_a_certificate_or_none() -> None:
+    with pytest.raises(ServerError, match="go together"):
+        server(tls_certificate="/a").read_certificate()
+    one = server(check=True, tls_certificate="/no/a", tls_key="/no/b")
+    one.read_certificate()
+    assert one.certificate
+    with pytest.raises(ServerError, match="redis_tls_certificate: /no/a does not exist"):
+        server(tls_certificate="/no/a", tls_key="/no/b").read_certificate()
+
+
+def test_certificates_that_were_replaced_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CERTIFICATE", str(tmp_path / "tls-{}.pem"))
+    for name in ("tls-0123.pem", "tls-4567.pem", "redis.conf"):
+        (tmp_path / name).touch()
+    one = with_tls()
+    one.drop_certificates()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["redis.conf", "tls-0123.pem"]
+    one.drop_certificates()
+    assert len(one.host.actions) == 1
+
+
+# Accounts
+
+
+class Accounts:
+    """Redis' accounts, as far as the module asks for them."""
+
+    def __init__(self, accounts: dict[str, list[str]]) -> None:
+        self.accounts = accounts
+        self.calls: list[tuple[str, ...]] = []
+
+    def call(self, *words: str) -> Any:
+        if words == ("ACL", "USERS"):
+            return list(self.accounts)
+        self.calls.append(words)
+        return "OK"
+
+    def transaction(self, *commands: tuple[str, ...]) -> list[Any]:
+        self.calls.append(("MULTI", *(" ".join(words) for words in commands)))
+        return ["OK"] * len(commands)
+
+    def account(self, name: str) -> dict[str, Any] | None:
+        return self.as_account(self.accounts[name]) if name in self.accounts else None
+
+    def as_account(self, modifiers: Any) -> dict[str, Any]:
+        if "+nosuch" in modifiers:
+            raise rd.RedisError("ERR Error in ACL SETUSER modifier '+nosuch': Unknown command or category name in ACL")
+        return {"commands": list(modifiers)}
+
+
+ADMIN = ["on", f"#{rd.password_hash('secret')}", "~*", "&*", "+@all"]
+
+
+def test_accounts_are_set_by_the_administrator_and_the_default_one_goes_last() -> None:
+    redis = Accounts({"default": ["on", "nopass"], "old": []})
+    one = server(redis, users=[{"name": "new", "passwords": ["x"], "rules": ["+get"]}])  # type: ignore[arg-type]
+    one.settle_accounts(one.account_changes(), {"requirepass": "old"})
+    short = [" ".join(words[:3]) for words in redis.calls]
+    assert short[:-1] == ["ACL SETUSER admin", "ACL SETUSER new", "AUTH admin secret", "ACL DELUSER old"]
+    assert redis.calls[-1] == ("MULTI", "CONFIG SET requirepass ", "ACL SETUSER default reset", "CLIENT KILL USER default")
+    assert one.host.actions == [
+        "set account admin (new)", "set account new (new)", "remove account old", "switch account default off",
+    ]  # fmt: skip
+
+
+def test_what_is_there_is_left_alone() -> None:
+    redis = Accounts({"default": [], "admin": ADMIN})
+    one = server(redis)  # type: ignore[arg-type]
+    one.settle_accounts(one.account_changes(), {"requirepass": ""})
+    assert redis.calls == [("AUTH", "admin", "secret")]
+    assert one.host.actions == []
+
+
+def test_check_mode_sets_no_account() -> None:
+    redis = Accounts({"default": ["on"], "other": []})
+    one = server(redis, check=True)  # type: ignore[arg-type]
+    one.settle_accounts(one.account_changes(), {})
+    assert redis.calls == []
+    assert one.host.actions == ["set account admin (new)", "remove account other", "switch account default off"]
+
+
+def test_a_rule_that_redis_does_not_know_is_named() -> None:
+    one = server(Accounts({}), users=[{"name": "a", "passwords": ["x"], "rules": ["+nosuch"]}])  # type: ignore[arg-type]
+    with pytest.raises(ServerError, match=r"^redis_users: account 'a': .*'\+nosuch': Unknown command"):
+        one.account_changes()
+
+
+class Door:
+    """A server with accounts; without any it has one password for everybody, or none."""
+
+    def __init__(self, password: str, account: str = "") -> None:
         self.password = password
+        self.account = account
         self.inside = not password
+        self.tried: list[tuple[str, ...]] = []
 
     def call(self, *words: str) -> str:
         if words[0] == "AUTH":
+            self.tried.append(words[1:])
             if not self.password:
                 raise rd.RedisError("ERR AUTH <password> called without any password configured for the default user.")
-            self.inside = words[1] == self.password
+            self.inside = words[1:] == ((self.account, self.password) if self.account else (self.password,))
             if not self.inside:
                 raise rd.RedisError("WRONGPASS invalid username-password pair")
         elif not self.inside:
@@ -195,11 +355,26 @@ class Door:
         return "OK"
 
 
-@pytest.mark.parametrize("password", ["secret", "of the file", ""])
-def test_any_known_password_opens_the_server(password: str) -> None:
-    server()._authenticate(Door(password), "of the file")  # type: ignore[arg-type]
+USER = {"name": "airflow", "passwords": ["of a client"], "rules": []}
+FILE = "requirepass 'of the file'\nuser boss on\n"
 
 
-def test_an_unknown_password_is_told() -> None:
-    with pytest.raises(ServerError, match="accepts neither redis_password nor"):
-        server()._authenticate(Door("other"), "of the file")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "door",
+    [
+        Door("secret", "admin"), Door("before", "admin"), Door("secret", "boss"),
+        Door("secret"), Door("of the file"), Door("of a client"), Door(""),
+    ],
+)  # fmt: skip
+def test_any_known_password_opens_the_server(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "read_text", lambda _path: FILE)
+    assert server(previous_passwords=["before"], users=[USER])._log_in(door)  # type: ignore[arg-type]
+
+
+def test_the_wanted_password_is_tried_first_and_an_unknown_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "read_text", lambda _path: FILE)
+    door = Door("other")
+    assert not server(users=[USER])._log_in(door)  # type: ignore[arg-type]
+    assert door.tried[0] == ("admin", "secret")
+    # A client's password is nobody's account.
+    assert ("airflow", "of a client") not in door.tried

@@ -1,0 +1,58 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from ansible import constants as C
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.windfarm.airflow.plugins.module_utils import controller_file
+from ansible_collections.windfarm.airflow.plugins.plugin_utils import status_report
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _validation, arguments = self.validate_argument_spec(
+            {
+                "register": {"type": "str", "default": "__airflow_status"},
+                "format": {"type": "str", "choices": ["text", "json"], "default": "text"},
+                "file": {"type": "path"},
+                "strict": {"type": "bool", "default": False},
+            }
+        )
+        variables = task_vars or {}
+        report = status_report.collect(
+            {host: variables["hostvars"][host].get(arguments["register"]) for host in variables["ansible_play_hosts_all"]}
+        )
+        document = json.dumps(report, sort_keys=True)
+        if arguments["file"]:
+            _write(arguments["file"], f"{document}\n")
+        if arguments["format"] == "json":
+            self._display.display(document)
+        else:
+            *lines, last = status_report.text(report)
+            self._display.display("\n".join(lines))
+            self._display.display(last, color=C.COLOR_OK if report["well"] else C.COLOR_ERROR)
+        if arguments["strict"] and not report["well"]:
+            # Without the report, which callbacks would print once more.
+            return {"failed": True, "changed": False, "msg": f"{status_report.verdict(report)}, see the list above"}
+        return {"changed": False, **report}
+
+
+def _write(path: str, text: str) -> None:
+    path = os.path.abspath(os.path.expanduser(path))
+    try:
+        with controller_file.locked(os.path.dirname(path)):
+            controller_file.write(path, text.encode(), 0o644)
+    except OSError as error:
+        cure = "name a file in a folder of yours"
+        raise AnsibleActionFail(f"airflow_status_file: {path} cannot be written: {error.strerror}; {cure}") from error

@@ -1,0 +1,301 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a host looks like now. Runs on the host; changes nothing, starts nothing of Airflow's, reads no secret.
+
+A new part of the status is a function here, an entry in SECTIONS, and how it looks in plugin_utils/status_report.py.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import platform
+import re
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ansible_collections.windfarm.airflow.plugins.module_utils import services as units_of
+
+PROPERTIES = (
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "UnitFileState",
+    "MainPID",
+    "NRestarts",
+    "MemoryCurrent",
+    "ControlGroup",
+    "StateChangeTimestamp",
+)
+UP = ("active", "reloading")
+# Shown where they are installed; a problem only where they are enabled and do not run.
+COMPANIONS = ("haproxy.service", "airflow-firewall.service")
+PACKAGES = ("postgresql-[0-9]*", "redis-server", "haproxy")
+DPKG_LINE = "--showformat=${db:Status-Abbrev} ${Package} ${Version}\n"
+SITE = "run site.yml"
+DAY = 86400
+_HASH = re.compile(r"^ExecStartPre=.*\becho ([0-9a-f]+) > ", re.M)
+_RELEASE = re.compile(r"^ExecStart=(/.+)/([^/]+)/bin/", re.M)
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.S)
+_NAME = re.compile(r"(?:DNS|IP Address):([^,\s]+)")
+
+
+class Question(NamedTuple):
+    """What is asked, and where the answer's problems and notes go."""
+
+    services: Sequence[Mapping[str, Any]]
+    servers: Sequence[str]
+    tls_directory: str
+    warn_days: int
+    problem: Callable[[str], None]
+    note: Callable[[str], None]
+
+
+def read(services: Sequence[Mapping[str, Any]], servers: Sequence[str], tls_directory: str, warn_days: int) -> dict[str, Any]:
+    """Every section; one that cannot be read is a problem, not the end of the others."""
+    problems: list[str] = []
+    notes: list[str] = []
+    question = Question(services, servers, tls_directory, warn_days, problems.append, notes.append)
+    status: dict[str, Any] = {}
+    for name, (section, empty) in SECTIONS.items():
+        try:
+            status[name] = section(question)
+        except (OSError, ValueError, subprocess.SubprocessError, units_of.ServicesError) as error:
+            status[name] = empty
+            problems.append(f"{name} cannot be read: {' '.join(str(error).split())}")
+    return {**status, "problems": problems, "notes": notes}
+
+
+def iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if seconds else ""
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _output(command: Sequence[str], stdin: str = "") -> str:
+    done = subprocess.run(  # pylint: disable=ansible-bad-function
+        list(command),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+    )
+    return done.stdout
+
+
+# The host -------------------------------------------------------------------
+
+
+def host(question: Question) -> dict[str, Any]:
+    drained = os.path.exists(units_of.DRAINED)
+    if drained:
+        question.note(f"is drained: its workers take no tasks until {units_of.DRAINED} is removed")
+    boot = re.search(r"^btime (\d+)", _text("/proc/stat"), re.M)
+    return {
+        "debian": _text("/etc/debian_version").strip(),
+        "python": platform.python_version(),
+        "architecture": platform.machine(),
+        "booted": iso(float(boot[1])) if boot else "",
+        "packages": packages(_output(["dpkg-query", "--show", DPKG_LINE, *PACKAGES])),
+        "drained": drained,
+    }
+
+
+def packages(text: str) -> dict[str, str]:
+    """Versions of those that are installed, from dpkg-query's lines of status, name and version."""
+    found = (line.split() for line in text.splitlines())
+    return {words[1]: words[2] for words in found if len(words) == 3 and words[0][1:2] == "i"}
+
+
+# Units ----------------------------------------------------------------------
+
+
+def units(question: Question) -> list[dict[str, Any]]:
+    """Those that the host's groups ask for, and those of ours that are there all the same."""
+    asked = expected(question.services, question.servers)
+    names = list(dict.fromkeys([*asked, *units_of.own_units(), *COMPANIONS]))
+    found = properties(units_of.systemctl("show", f"--property={','.join(PROPERTIES)}", *names))
+    shown = [
+        describe(name, found[name], asked.get(name, ""))
+        for name in names
+        if name in asked or found.get(name, {}).get("LoadState") == "loaded"
+    ]
+    judge(question, shown)
+    return shown
+
+
+def expected(services: Sequence[Mapping[str, Any]], servers: Sequence[str]) -> dict[str, str]:
+    """Unit -> component, of all that should be there."""
+    asked: dict[str, str] = {}
+    if "postgresql" in servers:
+        clusters = sorted(path.split("/")[-2:] for path in glob.glob("/etc/postgresql/*/*"))
+        asked.update({f"postgresql@{version}-{name}.service": "postgresql" for version, name in clusters})
+        asked = asked or {"postgresql.service": "postgresql"}
+    if "redis" in servers:
+        asked["redis-server.service"] = "redis"
+    for service in services:
+        if service["instance"]:
+            asked[units_of.target_of(service["service"])] = service["name"]
+            asked.update({f"{service['service']}-{colour}.service": service["name"] for colour in units_of.COLOURS})
+        else:
+            asked[f"{service['service']}.service"] = service["name"]
+    return asked
+
+
+def properties(text: str) -> dict[str, dict[str, str]]:
+    """Of each unit; a target or a unit without file has fewer, which are empty."""
+    parts = (dict(line.partition("=")[::2] for line in part.splitlines()) for part in text.split("\n\n") if part.strip())
+    return {part["Id"]: {**dict.fromkeys(PROPERTIES, ""), **part} for part in parts}
+
+
+def describe(name: str, found: Mapping[str, str], component: str) -> dict[str, Any]:
+    unit = f"{units_of.UNITS}/{name}"
+    stem, colour = units_of.split_unit(name)
+    # A colour keeps what it was started with; what is wanted now is written beside it.
+    wanted = _HASH.search(_text(f"/etc/airflow/{stem.replace('airflow-', '', 1)}/unit" if colour else unit))
+    pid = found["MainPID"] or "0"
+    running = found["ActiveState"] in ("active", "reloading", "activating", "deactivating") and pid != "0"
+    installed = found["LoadState"] == "loaded"
+    return {
+        "name": name,
+        "component": component,
+        "instance": stem if colour else "",
+        "state": found["ActiveState"] if installed else found["LoadState"],
+        "substate": found["SubState"] if installed else "",
+        "result": found["Result"] if installed else "",
+        "since": iso(units_of.since(found["StateChangeTimestamp"])) if installed else "",
+        "enabled": found["UnitFileState"],
+        "restarts": int(found["NRestarts"] or 0),
+        "memory": memory(found) if running else None,
+        "release": release(unit, pid) if running else "",
+        "current": units_of.running_hash(name) == wanted[1] if wanted and running else None,
+        "tasks": units_of.running_tasks(found["ControlGroup"]) if running and colour else [],
+    }
+
+
+def release(unit: str, pid: str) -> str:
+    """The release that a process has mapped; for one that maps nothing of it, the one that its unit names."""
+    named = _RELEASE.search(_text(unit))
+    if not named:
+        return ""
+    mapped = re.search(rf" {re.escape(named[1])}/([^/\n]+)/", _text(f"/proc/{pid}/maps"))
+    return (mapped or named)[1 if mapped else 2]
+
+
+def memory(found: Mapping[str, str]) -> int | None:
+    """Bytes; where systemd does not count (a container without the memory controller), the processes' shares."""
+    counted = found["MemoryCurrent"]
+    # systemd's "not set" is also the largest number of 64 bits.
+    if counted.isdigit() and int(counted) < 2**63:
+        return int(counted)
+    texts = units_of.of_processes(found["ControlGroup"], "smaps_rollup")
+    shares = (re.search(r"^Pss:\s+(\d+)", text, re.M) for text in texts)
+    return sum(int(share[1]) * 1024 for share in shares if share) or None
+
+
+def judge(question: Question, shown: Sequence[Mapping[str, Any]]) -> None:
+    drained = os.path.exists(units_of.DRAINED)
+    for unit in shown:
+        if unit["instance"] and unit["component"]:
+            if unit["state"] == "deactivating":
+                count = len(unit["tasks"])
+                question.note(f"{unit['name']} finishes {count} running task{'' if count == 1 else 's'}")
+        elif unit["name"] in COMPANIONS:
+            if unit["enabled"] == "enabled":
+                judge_one(question, unit)
+        elif not unit["component"]:
+            question.note(f"{unit['name']} ({unit['state']}) belongs to no group of this host; site.yml removes it")
+        # A drained host's target may be stopped or not: its colours do not start either way.
+        elif not (drained and unit["name"].endswith(".target")):
+            judge_one(question, unit)
+    for instance in sorted({unit["instance"] for unit in shown if unit["instance"] and unit["component"]}):
+        if not drained:
+            judge_colours(question, instance, [unit for unit in shown if unit["instance"] == instance])
+
+
+def judge_one(question: Question, unit: Mapping[str, Any]) -> None:
+    name = unit["name"]
+    if unit["state"] == "not-found":
+        question.problem(f"{name} is not installed; {SITE}")
+        return
+    if unit["state"] not in UP:
+        why = ", ".join(part for part in (unit["substate"], unit["result"]) if part not in ("", "success", unit["state"]))
+        times = f", restarted {unit['restarts']} times" if unit["restarts"] else ""
+        since = f" since {unit['since']}" if unit["since"] else ""
+        question.problem(f"{name} is {unit['state']}{f' ({why})' if why else ''}{since}{times}; see journalctl -u {name}")
+    if unit["enabled"] == "disabled":
+        question.problem(f"{name} is disabled, so it does not come back after a reboot; {SITE}")
+    judge_hash(question, unit)
+
+
+def judge_hash(question: Question, unit: Mapping[str, Any]) -> None:
+    if unit["current"] is False:
+        question.problem(f"{unit['name']} was started with other settings or another release than those on disk; {SITE}")
+
+
+def judge_colours(question: Question, instance: str, colours: Sequence[Mapping[str, Any]]) -> None:
+    """Exactly one takes tasks, with what is on disk, and the next boot starts that one."""
+    serving = [unit for unit in colours if unit["state"] in UP]
+    if len(serving) > 1:
+        question.problem(f"{instance}: both colours take tasks, as in a run that was interrupted; {SITE}")
+    elif not serving:
+        states = ", ".join(f"{unit['name'].rpartition('.')[0][-1]} is {unit['state']}" for unit in colours)
+        question.problem(f"{instance} takes no tasks ({states}); see journalctl -u '{instance}-*'")
+    else:
+        judge_one(question, serving[0])
+
+
+# Certificates ---------------------------------------------------------------
+
+
+def certificates(question: Question) -> list[dict[str, Any]]:
+    shown = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(question.tls_directory), "*.pem"))):
+        own = [{"path": path, **certificate(block)} for block in _CERTIFICATE.findall(_text(path))]
+        shown += own
+        if not own:
+            question.problem(f"{path} holds no certificate; {SITE}")
+            continue
+        # A file of several holds CAs, old and new: it is good for as long as one of them is.
+        last = max(own, key=lambda one: one["days_left"])
+        if last["days_left"] < 0:
+            question.problem(f"{path} has expired on {last['not_after']}; {SITE}")
+        elif last["days_left"] < question.warn_days:
+            question.problem(f"{path} expires in {last['days_left']} days, on {last['not_after']}; {SITE}")
+    return shown
+
+
+def certificate(pem: str) -> dict[str, Any]:
+    text = _output(["openssl", "x509", "-noout", "-subject", "-enddate", "-ext", "subjectAltName", "-nameopt", "RFC2253"], pem)
+    subject = re.search(r"^subject=\s*(.*)$", text, re.M)
+    end = re.search(r"^notAfter=(.*)$", text, re.M)
+    if not end:
+        raise ValueError("openssl cannot read a certificate")
+    seconds = ssl.cert_time_to_seconds(end[1].strip())
+    return {
+        "subject": subject[1] if subject else "",
+        "names": _NAME.findall(text),
+        "not_after": iso(seconds),
+        "days_left": int((seconds - time.time()) // DAY),
+    }
+
+
+# In the order in which they are shown; with what stands there when one cannot be read.
+SECTIONS: dict[str, tuple[Callable[[Question], Any], Any]] = {
+    "host": (host, {}),
+    "units": (units, []),
+    "certificates": (certificates, []),
+}

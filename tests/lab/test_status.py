@@ -1,0 +1,228 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""playbooks/status.yml says what is so, of every host, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api import Airflow, wait
+from conftest import Shipment
+from inventory import ROOT, Inventory
+
+SECRETS = re.compile(r"^airflow_\w*(password|key|secret)\w*$")
+SECONDS = 60
+
+
+@dataclass
+class Run:
+    rc: int
+    text: str
+
+    @property
+    def verdict(self) -> str:
+        """The last line before Ansible goes on."""
+        (found,) = re.findall(r"^(all well|\d+ problems?)$", self.text, re.M)
+        return str(found)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As `grep '^{'` cuts it out."""
+        (line,) = (line for line in self.text.splitlines() if line.startswith("{"))
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def problems(self, host: str) -> list[str]:
+        return [one["problem"] for one in self.document["problems"] if one["host"] == host]
+
+
+def status(inventory: Inventory, *options: str, **variables: Any) -> Run:
+    playbook = str(Path(sys.executable).with_name("ansible-playbook"))
+    command = [playbook, "-i", str(Path(inventory.path).resolve()), "playbooks/status.yml", *options, "-e", json.dumps(variables)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return Run(done.returncode, done.stdout + done.stderr)
+
+
+def as_json(inventory: Inventory, *options: str, **variables: Any) -> Run:
+    return status(inventory, *options, airflow_status_format="json", **variables)
+
+
+def unit(document: dict[str, Any], host: str, name: str) -> dict[str, Any]:
+    (found,) = (one for one in document["hosts"][host]["units"] if one["name"] == name)
+    return dict(found)
+
+
+def show(inventory: Inventory, host: str, name: str, what: str) -> str:
+    return inventory.run(host, "systemctl", "show", "--value", f"--property={what}", name)
+
+
+@pytest.fixture(scope="module")
+def well(inventory: Inventory) -> Run:
+    began = time.monotonic()
+    run = as_json(inventory)
+    assert time.monotonic() - began < SECONDS
+    assert run.rc == 0, run.text
+    assert run.document["problems"] == [], "the other tests need a cluster that is well"
+    return run
+
+
+def test_text_for_people(well: Run, inventory: Inventory) -> None:
+    run = status(inventory, "--check")
+    assert run.rc == 0 and run.verdict == "all well", run.text
+    for host, told in well.document["hosts"].items():
+        assert f"\n  {host}: Debian " in run.text
+        for one in told["units"]:
+            if one["state"] == "active":
+                assert f"   {one['name'].removesuffix('.service')} " in run.text
+    assert re.findall(r"changed=(\d+) +unreachable=(\d+) +failed=(\d+)", run.text) == [("0", "0", "0")] * len(
+        well.document["hosts"]
+    )
+
+
+def test_every_host_tells_what_is_so(well: Run, inventory: Inventory) -> None:
+    hosts = well.document["hosts"]
+    assert set(hosts) == set(inventory.plan["addresses"])
+    for host, told in hosts.items():
+        groups = {group for group, names in inventory.groups.items() if host in names}
+        assert set(told["groups"]) == {group for group in groups if re.match(r"airflow_|postgresql$|redis$", group)}
+        assert told["host"]["debian"] == inventory.run(host, "cat", "/etc/debian_version")
+        assert f"Python {told['host']['python']}" == inventory.run(host, "python3", "--version")
+        for one in told["units"]:
+            assert one["state"] == show(inventory, host, one["name"], "ActiveState"), f"{host}: {one['name']}"
+            assert one["enabled"] == show(inventory, host, one["name"], "UnitFileState"), f"{host}: {one['name']}"
+            running = (
+                one["state"] == "active" and one["name"].startswith("airflow-") and one["name"] != "airflow-firewall.service"
+            )
+            if running and one["name"].endswith(".service"):
+                assert one["current"] is True
+                assert f"/{one['release']}/bin/" in show(inventory, host, one["name"], "ExecStart")
+                assert one["memory"] > 10 * 2**20
+    for component, members in inventory.members.items():
+        for host in members:
+            assert component in {one["component"] for one in hosts[host]["units"]}, f"{host} does not show its {component}"
+
+
+def test_every_certificate_is_told(well: Run, inventory: Inventory) -> None:
+    for host, told in well.document["hosts"].items():
+        files = inventory.run(host, "find", "/etc/airflow", "-path", "/etc/airflow/tls/*.pem").split()
+        assert {one["path"] for one in told["certificates"]} == set(files)
+        assert files or not inventory.plan.get("tls"), f"{host} has no certificate"
+        for one in told["certificates"]:
+            assert one["days_left"] >= 30
+
+
+def test_the_file_holds_what_is_printed(well: Run, inventory: Inventory, tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    run = as_json(inventory, airflow_status_file=str(path))
+    assert json.loads(path.read_text()) == run.document
+
+
+def test_no_secret_is_shown(inventory: Inventory) -> None:
+    text = status(inventory, "-vvv").text
+    host = inventory.members["scheduler"][0]
+    names = [name for name in inventory._variables[host].available_variables if SECRETS.match(name)]
+    assert "airflow_fernet_key" in names
+    for name in names:
+        value = inventory.get(host, name)
+        assert not (isinstance(value, str) and len(value) > 7 and value in text), f"{name} is shown"
+
+
+def test_the_tasks_of_a_worker_are_named(well: Run, shipment: Shipment, airflow: Airflow, inventory: Inventory) -> None:
+    shipment.ship("status")
+    wait("the shipped DAG is known", 60, lambda: airflow.dag("life_cycle") and shipment.marker in airflow.source("life_cycle"))
+    run_id = airflow.trigger("life_cycle", {"seconds": 30})
+
+    def running() -> list[str]:
+        rows = inventory.sql(f"select id from task_instance where run_id = '{run_id}' and task_id = 'slow' and state = 'running'")
+        return [row[0] for row in rows]
+
+    (task,) = wait("the task runs", 60, running)
+    time.sleep(2)
+    document = as_json(inventory).document
+    told = [name for host in inventory.members["worker"] for one in document["hosts"][host]["units"] for name in one["tasks"]]
+    assert task in told
+    airflow.wait_for_run("life_cycle", run_id, 120)
+    time.sleep(2)
+    document = as_json(inventory).document
+    told = [name for host in inventory.members["worker"] for one in document["hosts"][host]["units"] for name in one["tasks"]]
+    assert task not in told, "it has ended"
+
+
+def test_a_stopped_unit(well: Run, inventory: Inventory) -> None:
+    host = inventory.members["triggerer"][0]
+    name = "airflow-triggerer.service"
+    inventory.run(host, "systemctl", "stop", name)
+    try:
+        run = as_json(inventory)
+        strict = status(inventory, airflow_status_strict=True)
+    finally:
+        inventory.run(host, "systemctl", "start", name)
+    assert run.rc == 0, "that there is a problem was told, so the run has succeeded"
+    (problem,) = run.problems(host)
+    assert problem.startswith(f"{name} is inactive (dead) since ")
+    assert unit(run.document, host, name)["memory"] is None
+    assert strict.rc == 2 and strict.verdict == "1 problem"
+    assert re.search(r"^!  airflow-triggerer +inactive \(dead\)", strict.text, re.M)
+    assert f"\n! {host}: {name} is inactive" in strict.text
+
+
+@contextmanager
+def other_hash(inventory: Inventory, host: str, name: str) -> Iterator[None]:
+    path = f"/run/airflow/{name}"
+    before = inventory.run(host, "cat", path)
+    inventory.run(host, "tee", path, stdin="0123456789abcdef\n")
+    try:
+        yield
+    finally:
+        inventory.run(host, "tee", path, stdin=f"{before}\n")
+
+
+def test_a_unit_that_runs_with_something_else(well: Run, inventory: Inventory) -> None:
+    worker = inventory.members["worker"][0]
+    for host, name in (
+        (inventory.members["scheduler"][0], "airflow-scheduler.service"),
+        (worker, inventory.worker_unit(worker)),
+    ):
+        with other_hash(inventory, host, name):
+            run = as_json(inventory, "--limit", host)
+        assert run.problems(host) == [
+            f"{name} was started with other settings or another release than those on disk; run site.yml"
+        ], run.text
+        assert unit(run.document, host, name)["current"] is False
+
+
+def test_a_drained_host_is_well(well: Run, inventory: Inventory) -> None:
+    host = inventory.members["worker"][0]
+    inventory.run(host, "touch", "/etc/airflow/drained")
+    try:
+        document = as_json(inventory, "--limit", host).document
+    finally:
+        inventory.run(host, "rm", "/etc/airflow/drained")
+    assert document["well"] and document["hosts"][host]["host"]["drained"]
+    assert any("is drained" in note for note in document["hosts"][host]["notes"])
+
+
+def test_a_host_that_is_down(well: Run, inventory: Inventory, tmp_path: Path) -> None:
+    """Port 1 refuses at once what a dead host lets run into its time-out."""
+    extra = tmp_path / "down.yml"
+    extra.write_text("airflow_worker: {hosts: {down1: {ansible_host: 127.0.0.1, ansible_port: 1}}}\n")
+    run = as_json(inventory, "-i", str(extra))
+    assert run.rc == 0, run.text
+    (problem,) = run.problems("down1")
+    assert problem.startswith("unreachable: ") and "\n" not in problem
+    assert run.document["hosts"]["down1"]["reachable"] is False
+    assert [one["host"] for one in run.document["problems"]] == ["down1"]
+    assert set(run.document["hosts"]) == {"down1", *well.document["hosts"]}
+    alone = status(inventory, "-i", str(extra), "--limit", "down1", airflow_status_strict=True)
+    assert alone.rc == 2 and alone.verdict == "1 problem"
+    assert "! down1: unreachable\n" in alone.text
