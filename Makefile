@@ -16,7 +16,8 @@ play := .venv/bin/ansible-playbook -i $(INVENTORY)
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/windfarm-airflow
 BENCH ?= single lab
 FLOOR ?= ../shared/bench/floor.sh
-SCENARIOS := site security single postgresql redis haproxy firewall
+SCENARIOS := site security single postgresql redis
+LONG_SCENARIOS := haproxy firewall
 PARTS := test-fast sanity importer $(SCENARIOS:%=scenario-%)
 
 .PHONY: help
@@ -103,6 +104,7 @@ LONG ?= tests/long
 .PHONY: test-long
 test-long: setup ## The long proofs (one alone: LONG=tests/long/test_x.py); each boots the hosts that it needs
 	@.venv/bin/pytest -v -rP --durations=10 $(LONG)
+	@$(if $(filter $(LONG),tests/long),.venv/bin/python tests/parts.py $(LONG_SCENARIOS:%=scenario-%))
 
 .PHONY: bench
 bench: setup ## Time from bare hosts to a DAG run, beside the floor (FLOOR=script), and of a second run (BENCH=security: what TLS costs)

@@ -267,8 +267,9 @@ def create(host: Host, image: str) -> None:
     if host.reached_as not in (host.name, host.address):
         arguments += ["--network-alias", host.reached_as]
     arguments += [f"--ulimit={name}={value}:{value}" for name, value in limits.items()]
-    # systemd makes / shared on a machine, not in a container, where units would not see the credentials that it mounts for them.
-    podman(*arguments, image, "/bin/sh", "-c", "mount --make-rshared / && exec /sbin/init")
+    # On a machine systemd makes / shared, without which units do not see the credentials that it mounts for them; and nobody but
+    # root writes to /run.
+    podman(*arguments, image, "/bin/sh", "-c", "mount --make-rshared / && chmod 755 /run && exec /sbin/init")
     if host.own_name_line:
         podman("exec", host.container, "sh", "-c", f"echo 127.0.1.1 {host.name} >> /etc/hosts")
 

@@ -4,16 +4,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import plan
 
+_planned: dict[int, dict[str, Any]] = {}
+
 
 def cluster(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    # One task of one host asks many times, each in a process of its own. Ansible's main process lives on while variables change.
+    if multiprocessing.parent_process() is not None and os.getpid() in _planned:
+        return _planned[os.getpid()]
     try:
-        return plan(hostvars, groups)
+        found = plan(hostvars, groups)
+        _planned.clear()
+        _planned[os.getpid()] = found
+        return found
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"the inventory cannot be read as a cluster: {error!r}") from error
 

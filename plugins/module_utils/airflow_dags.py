@@ -250,7 +250,8 @@ class Store:
             os.mkdir(self.store, mode=FOLDER_MODE)
         os.chown(self.store, -1, self.gid)
         os.chmod(self.store, FOLDER_MODE)
-        descriptor = os.open(self.store, os.O_RDONLY)
+        # Not the store itself: whoever may read it, such as a task, could hold it and so stop every delivery.
+        descriptor = os.open(f"{self.store}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

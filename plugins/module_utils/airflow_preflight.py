@@ -11,7 +11,9 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock, pki
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import (
     CA_CERTIFICATE,
@@ -78,6 +80,14 @@ VARIABLES = (
     "airflow_certificate_renew_days",
     "airflow_jwt_trusted_keys",
     *EXTERNAL.values(),
+    "airflow_database_port",
+    "airflow_database_name",
+    "airflow_database_user",
+    "airflow_results_database_name",
+    "airflow_results_database_user",
+    "airflow_broker_port",
+    "airflow_base_url",
+    "airflow_execution_api_url",
     "ansible_host",
     "ansible_port",
     "inventory_dir",
@@ -219,7 +229,7 @@ def _is_loopback(text: str) -> bool:
 
 
 def uses_tls(inventory: Inventory) -> bool:
-    return any(variables.get("airflow_tls", True) for variables in inventory.hosts.values())
+    return any(boolean(inventory.hosts[host].get("airflow_tls", True), strict=False) for host in inventory.ours())
 
 
 def _brings_certificate(variables: Mapping[str, Any]) -> bool:
@@ -379,7 +389,11 @@ def check_own_certificates(inventory: Inventory) -> list[Problem]:
         try:
             pki.check_own_certificate(certificate, key, authority, reached_at(inventory, host))
             # HAProxy compares names only, not addresses.
-            if host in inventory.members("airflow_webserver") and is_address(reached_at(inventory, host)):
+            if (
+                host in inventory.members("airflow_webserver")
+                and is_address(reached_at(inventory, host))
+                and not is_address(host)
+            ):
                 pki.check_own_certificate(certificate, key, authority, host)
         except ProblemError as exc:
             where, what, cure = exc.problem
@@ -596,6 +610,45 @@ def _kind(value: object) -> str:
     return next((word for kind, word in names.items() if isinstance(value, kind)), f"a {type(value).__name__}")
 
 
+# Read once for the whole cluster: what one host sets otherwise would hold for a part of it only.
+_CLUSTER_WIDE = (
+    "airflow_tls",
+    "airflow_database_host",
+    "airflow_database_port",
+    "airflow_database_name",
+    "airflow_database_user",
+    "airflow_results_database_name",
+    "airflow_results_database_user",
+    "airflow_broker_host",
+    "airflow_broker_port",
+    "airflow_broker_user",
+)
+
+
+def check_cluster_wide(inventory: Inventory) -> list[Problem]:
+    problems = []
+    for name in _CLUSTER_WIDE:
+        values = {str(inventory.hosts[host].get(name)) for host in inventory.members("airflow")}
+        if len(values) > 1:
+            what = f"differs between hosts ({', '.join(sorted(values))})"
+            problems.append(Problem(name, what, "define it once, in group_vars/all"))
+    return problems
+
+
+def check_urls(inventory: Inventory) -> list[Problem]:
+    """Addresses of webservers that speak TLS, left from a time when they did not."""
+    if not uses_tls(inventory):
+        return []
+    webservers = {reached_at(inventory, host) for host in inventory.members("airflow_webserver")}
+    problems: dict[Problem, None] = {}
+    for name in ("airflow_base_url", "airflow_execution_api_url"):
+        for value in {str(found) for found in inventory.values(name).values()}:
+            parts = urlsplit(value)
+            if parts.scheme == "http" and parts.hostname in webservers - {"127.0.0.1"}:
+                problems[Problem(name, f"is {value}, where a webserver speaks TLS", "begin it with https, or remove it")] = None
+    return list(problems)
+
+
 INVENTORY_RULES: tuple[Callable[[Inventory], list[Problem]], ...] = (
     check_any_host,
     check_group_names,
@@ -610,6 +663,8 @@ INVENTORY_RULES: tuple[Callable[[Inventory], list[Problem]], ...] = (
     check_authority,
     check_own_certificates,
     check_certificate_days,
+    check_cluster_wide,
+    check_urls,
     check_expanded_values,
     check_broker_user,
     check_words,
@@ -714,6 +769,13 @@ def key_problems(inventory: Inventory, facts: Mapping[str, Mapping[str, Any]]) -
             cure = (
                 "restore the file of secrets, or write the key behind a comma; only to give up all that the cluster has "
                 f"stored, remove {FACT_FILE} from its hosts"
+            )
+            problems.append(Problem(f"host {listed(lost)}", what, cure))
+        if name == CA_CERTIFICATE:
+            lost = hosts
+            what = "trusts none of the authorities in airflow_ca_certificate, so hosts would refuse each other until all are done"
+            cure = (
+                "put the old and the new certificate into airflow_ca_certificate, run, and take the old one out for a second run"
             )
             problems.append(Problem(f"host {listed(lost)}", what, cure))
         others = [host for host in hosts if host not in lost]

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
 COMPONENT_GROUPS = {
     "scheduler": "airflow_scheduler",
     "webserver": "airflow_webserver",
@@ -74,14 +76,14 @@ class Connections(NamedTuple):
 
 
 def connections(
-    schedulers: int, webserver_processes: int, dag_processors: int, triggerers: int, worker_slots: Sequence[int]
+    schedulers: int, webserver_processes: int, dag_processors: int, triggerers: int, worker_slots: Sequence[int], pool: int = POOL
 ) -> Connections:
     """The worst case of every pool, a fifth more, rounded up to 100, 200, 400…
 
     Per scheduler a pool and two result backend connections; per webserver process a synchronous and an asynchronous pool;
     per dag processor one pool; per triggerer two; per worker one result backend connection a slot and one of its own.
     """
-    pools = schedulers * POOL + webserver_processes * 2 * POOL + dag_processors * POOL + triggerers * 2 * POOL
+    pools = (schedulers + webserver_processes * 2 + dag_processors + triggerers * 2) * pool
     # A worker host counts twice: while a new colour starts, the old one still runs its tasks.
     results = schedulers * 2 + sum(2 * (slots + 1) for slots in worker_slots)
     needed = (pools + results + RESERVED) * 1.2
@@ -96,6 +98,8 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
     members = {name: list(groups.get(group, [])) for name, group in {**COMPONENT_GROUPS, **SERVER_GROUPS}.items()}
     everyone = sorted({host for hosts in members.values() for host in hosts} | set(groups.get("airflow", [])))
     single = len(everyone) == 1
+    # Once each: Ansible puts a host's variables together anew whenever it is asked for them.
+    hostvars = {host: hostvars[host] for host in everyone}
 
     def address(host: str) -> str:
         given = hostvars[host].get("airflow_address")
@@ -114,8 +118,9 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
             return str(explicit)
         return addresses[members[name][0]] if members[name] else ""
 
-    tls = bool(_get(common, "airflow_tls"))
+    tls = boolean(_get(common, "airflow_tls"), strict=False)
     database_host = server("postgresql", "airflow_database_host")
+    broker_host = server("redis", "airflow_broker_host")
     database_port = int(_get(common, "airflow_database_port"))
     database: dict[str, Any] = {
         "host": database_host,
@@ -132,12 +137,22 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         "owner": f"{_get(common, 'airflow_results_database_user')}_owner",
     }
 
+    # They left their last group, but may still have tasks to finish.
+    leaving = set(groups.get("airflow", [])) - {host for name in COMPONENT_GROUPS for host in members[name]}
+
+    @functools.cache
     def clients(components: Sequence[str]) -> list[str]:
-        return sorted({addresses[host] for name in components for host in members[name]})
+        known = {host for name in components for host in members[name]} | (leaving if "worker" in components else set())
+        return sorted(addresses[host] for host in known)
 
     def processes(host: str) -> int:
         config = _get(hostvars[host], "airflow_config") or {}
         return int((config.get("api") or {}).get("workers", 1))
+
+    def pool(host: str) -> int:
+        """Connections that a process of Airflow's opens at most."""
+        config = (_get(hostvars[host], "airflow_config") or {}).get("database") or {}
+        return int(config.get("sql_alchemy_pool_size", 5)) + int(config.get("sql_alchemy_max_overflow", 10))
 
     limits = connections(
         schedulers=len(members["scheduler"]),
@@ -145,6 +160,7 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         dag_processors=len(members["dag_processor"]),
         triggerers=len(members["triggerer"]),
         worker_slots=[int(_get(hostvars[host], "airflow_worker_concurrency")) for host in members["worker"]],
+        pool=max((pool(host) for name in METADATA_CLIENTS for host in members[name]), default=POOL),
     )
     # A server that the user runs brings its own rules.
     database["tls"] = results["tls"] = tls and bool(members["postgresql"])
@@ -154,7 +170,10 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         given = _get(hostvars[host], "airflow_certificate_names") or []
         # Browsers and load balancers verify the name that users type.
         entry = urlsplit(str(hostvars[host].get("airflow_base_url") or "")).hostname if host in members["webserver"] else None
-        own = (addresses[host], host, hostvars[host].get("ansible_host"), entry, "localhost", "127.0.0.1", "::1", *given)
+        own = [addresses[host], host, hostvars[host].get("ansible_host"), entry, "localhost", "127.0.0.1", "::1", *given]
+        # Clients verify the name that they connect to, which may be one of several.
+        own += [database_host] if host in members["postgresql"] else []
+        own += [broker_host] if host in members["redis"] else []
         return list(dict.fromkeys(str(name) for name in own if name))
 
     def ports(host: str) -> list[dict[str, Any]]:
@@ -166,7 +185,7 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
             if entry.get("address") and entry.get("type") != "local"
             for one in HBA_KEYWORDS.get(str(entry["address"]), [str(entry["address"])])
         ]
-        webservers = clients(["webserver"])
+        webservers = clients(("webserver",))
         listening: list[tuple[str, str, Any, Sequence[str]]] = [
             ("postgresql", "postgresql", database_port, [*clients(METADATA_CLIENTS + RESULTS_CLIENTS), *extra]),
             ("redis", "redis", _get(common, "airflow_broker_port"), clients(BROKER_CLIENTS)),
@@ -190,7 +209,7 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         "database": database,
         "results_database": results,
         "broker": {
-            "host": server("redis", "airflow_broker_host"),
+            "host": broker_host,
             "port": int(_get(common, "airflow_broker_port")),
             "tls": tls and bool(members["redis"]),
         },
@@ -212,8 +231,8 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
                 "name": host,
                 "address": addresses[host],
                 "port": int(_get(hostvars[host], "airflow_webserver_port")),
-                # HAProxy compares names only, not addresses.
-                "verify_name": host if is_address(addresses[host]) else addresses[host],
+                # HAProxy compares a certificate's names and its common name, which in ours is the address, but no addresses.
+                "verify_name": host if is_address(addresses[host]) and not is_address(host) else addresses[host],
             }
             for host in members["webserver"]
         ],

@@ -119,6 +119,11 @@ class Database:
             if answer["reachable"]:
                 return answer
             detail = answer["detail"]
+            if "certificate verify failed" in detail or "does not match host name" in detail:
+                raise DatabaseError(
+                    f"PostgreSQL shows a certificate that this host does not trust: {detail}. Run playbooks/postgresql.yml with "
+                    "the same airflow_ca_certificate, or add the name to airflow_certificate_names of its host"
+                )
             if "authentication failed" in detail or "no pg_hba.conf entry" in detail or "does not exist" in detail:
                 raise DatabaseError(
                     f"PostgreSQL refuses this host: {detail}. Run playbooks/postgresql.yml, or correct airflow_database_* "

@@ -106,7 +106,7 @@ def ensure_directory(wanted: Mapping[str, Any], check: bool) -> dict[str, Any] |
     """A change that was, or in check mode would be, made; None if there is none."""
     path = wanted["path"]
     if os.path.isdir(path):
-        differing = attributes(path, wanted)
+        differing = [] if wanted.get("keep") else attributes(path, wanted)
         if not differing:
             return None
         if not check:

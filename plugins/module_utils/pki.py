@@ -390,6 +390,9 @@ def load_authority(ca_certificate: object, ca_key: object = None) -> Authority:
     problem = validity_problem(issuer)
     if problem:
         raise ProblemError(where, f"belongs to an authority that {problem}", cure)
+    if issuer.subject != issuer.issuer:
+        cure = "give that of a self-signed one, or sign yourself and set airflow_certificate_file, with the chain, for each host"
+        raise ProblemError(where, "belongs to an intermediate authority, which clients do not trust by itself", cure)
     return Authority(certificates, issuer, key)
 
 

@@ -71,6 +71,8 @@ def heads(site_packages: str) -> dict[str, dict[str, list[str]]]:
 def exclusive(directory: str) -> Iterator[None]:
     os.makedirs(directory, mode=0o755, exist_ok=True)
     with open(os.path.join(directory, ".lock"), "w", encoding="utf-8") as file:
+        # Reading it is enough to hold it.
+        os.fchmod(file.fileno(), 0o600)
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -124,7 +126,11 @@ def build(path: str, python: str, parameters: Mapping[str, Any], manifest: Mappi
             os.chmod(f"{uv}.new", 0o755)  # noqa: S103  (a public program)
             os.rename(f"{uv}.new", uv)
         # On the file system of the releases, so that packages are linked, not copied.
-        environment = uv_environment(parameters, os.path.join(root, "cache"))
+        cache = os.path.join(root, "cache")
+        # Whoever may open uv's lock files can hold them, and stop every later build.
+        os.makedirs(cache, exist_ok=True)
+        os.chmod(cache, 0o700)
+        environment = uv_environment(parameters, cache)
         run_uv([uv, "venv", "--quiet", "--python", python, path], environment)
         interpreter = os.path.join(path, "bin", "python")
         sync = [uv, "pip", "sync", "--quiet", "--python", interpreter, "--require-hashes", "--compile-bytecode"]
@@ -141,6 +147,9 @@ def build(path: str, python: str, parameters: Mapping[str, Any], manifest: Mappi
         shutil.rmtree(os.path.join(path, "wheels"), ignore_errors=True)
         (site_packages,) = glob.glob(os.path.join(path, "lib", "python*", "site-packages"))
         shutil.copyfile(parameters["module_upload"], os.path.join(site_packages, "windfarm_airflow.py"))
+        # uv makes it writable for everybody, and nothing changes a release.
+        for lock in glob.glob(os.path.join(releases, "*", ".lock")):
+            os.unlink(lock)
         tables = heads(site_packages)
         if not all(table["heads"] for table in tables.values()):
             raise ReleaseError("the lock holds no apache-airflow or no apache-airflow-providers-fab; add both")

@@ -250,8 +250,7 @@ def own_addresses_of(name: str, run: Callable[[Sequence[str]], tuple[int, str, s
     """Addresses of this host behind one of its own names.
 
     Debian's installer maps the host's own name to 127.0.1.1 in /etc/hosts: what local clients get, but nobody else.
-    The name
-    server's answer, else the address towards the network, is what the others reach.
+    The name server's answer, else the address towards the network, is what the others reach.
     """
     found = lookup(name)
     outside = [address for address in found if not is_loopback(address)]

@@ -440,7 +440,12 @@ class Host:
         question = {**health, "since": since(properties["ExecMainStartTimestamp"])}
         if "name" in health:
             question["name"] = health["name"].replace("@COLOUR@", colour)
-        return ask_probe(self.python, question, read_environment(f"{config}/environment"))
+        answer = ask_probe(self.python, question, read_environment(f"{config}/environment"))
+        # A worker that reaches no webserver takes tasks and loses each of them.
+        if answer[0] and "webserver" in health:
+            reached, detail = ask_http(health["webserver"])
+            return reached, f"no webserver answers through HAProxy, {detail}"
+        return answer
 
     # Leaving ----------------------------------------------------------------
 

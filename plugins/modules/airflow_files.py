@@ -60,6 +60,10 @@ options:
         description: Group.
         type: str
         default: root
+      keep:
+        description: Leave a directory that exists as it is, with its owner and mode.
+        type: bool
+        default: false
       mode:
         description: Mode as an octal string.
         type: str
@@ -177,6 +181,7 @@ def main() -> None:
                 "options": {
                     "path": {"type": "path", "required": True},
                     "mode": {"type": "str", "default": "0755"},
+                    "keep": {"type": "bool", "default": False},
                     **place,
                 },
             },

@@ -10,6 +10,7 @@ import concurrent.futures
 import errno
 import http.client
 import json
+import resource
 import select
 import socket
 import ssl
@@ -200,6 +201,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 
 
 def main() -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     order: list[tuple[str, dict[str, Any]]] = json.loads(sys.stdin.read())
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         running = [pool.submit(OPERATIONS[name], **arguments) for name, arguments in order]

@@ -83,7 +83,8 @@ class Search:
 
 
 def walk(roots: list[str], skip: list[str], since: float) -> Iterator[tuple[str, int]]:
-    """Regular files, and their sizes."""
+    """Regular files, and their sizes; once, where uv links a package of its cache into a release."""
+    seen = set()
     for root in roots:
         for folder, folders, names in os.walk(root):
             folders[:] = [name for name in folders if os.path.join(folder, name) not in skip]
@@ -93,8 +94,13 @@ def walk(roots: list[str], skip: list[str], since: float) -> Iterator[tuple[str,
                     status = os.lstat(path)
                 except OSError:
                     continue
-                if stat.S_ISREG(status.st_mode) and status.st_blocks and max(status.st_mtime, status.st_ctime) >= since:
-                    yield path, status.st_size
+                if not stat.S_ISREG(status.st_mode) or not status.st_blocks or max(status.st_mtime, status.st_ctime) < since:
+                    continue
+                if status.st_nlink > 1:
+                    if (status.st_dev, status.st_ino) in seen:
+                        continue
+                    seen.add((status.st_dev, status.st_ino))
+                yield path, status.st_size
 
 
 def read(path: str) -> bytes:

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import yaml
 from api import Airflow, wait
 from conftest import Shipment
 from inventory import ROOT, Inventory
+from processes import kill
 
 LONG_SECONDS = 180
 SECRETS = (
@@ -67,13 +67,6 @@ def changed(output: str) -> dict[str, int]:
 
 def started(inventory: Inventory, host: str, unit: str) -> str:
     return inventory.run(host, "systemctl", "show", "--property=InvocationID", "--value", unit)
-
-
-def descendants(pid: int) -> list[int]:
-    """Each of Ansible's workers is a session of its own, so a signal to a process group does not reach them."""
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    children = [int(child) for child in listed.stdout.split()]
-    return children + [one for child in children for one in descendants(child)]
 
 
 def worker_states(inventory: Inventory, host: str) -> dict[str, str]:
@@ -172,9 +165,7 @@ def test_a_killed_run_is_put_right_by_the_next(
     else:
         pytest.fail(f"no task {task!r} in the run")
     time.sleep(seconds)
-    for pid in [process.pid, *descendants(process.pid)]:
-        os.kill(pid, signal.SIGKILL)
-    process.wait()
+    kill(process)
     site(inventory.path, **dags, **setting)
     assert set(changed(site(inventory.path, **dags, **setting)).values()) == {0}
     run = airflow.trigger("life_cycle", {"seconds": 1})

@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 from inventory import ROOT, Inventory
+from processes import kill
 from server import Role, hosts, until
 
 KEPT = "/etc/airflow-firewall.nft"
@@ -212,15 +211,6 @@ def test_a_rule_that_locks_ansible_out_is_taken_back(firewall: Firewall, rule: s
     assert firewall.run().changed == 0
 
 
-def descendants(process: int) -> list[int]:
-    """The process and its children: Ansible's workers are sessions of their own, so its process group is not all."""
-    found = [process]
-    for one in found:
-        done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(one)], capture_output=True, text=True)
-        found += [int(word) for word in done.stdout.split()]
-    return found
-
-
 def killed(firewall: Firewall, seconds: int) -> None:
     """A run that dies after it has loaded its table, before it has come back to keep it."""
     # Each of its connections takes three seconds: time enough to kill it in between.
@@ -239,10 +229,7 @@ def killed(firewall: Firewall, seconds: int) -> None:
     try:
         firewall.shell(wait)
     finally:
-        for process in reversed(descendants(run.pid)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        run.wait()
+        kill(run)
 
 
 def test_a_run_that_dies_before_it_confirms_is_taken_back(firewall: Firewall) -> None:

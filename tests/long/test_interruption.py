@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from fresh import Fresh, changed
 from inventory import ROOT
+from processes import kill
 
 KILLS = 10
 # A run that finds everything done takes about 5 s, the first one a minute.
@@ -44,8 +44,7 @@ def run_and_kill(host: Fresh, seconds: float, log: Path) -> str:
         try:
             rc = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            kill(process)
             tasks = [line for line in log.read_text().splitlines() if line.startswith("TASK")]
             return tasks[-1].strip("* ") if tasks else "start"
     assert rc == 0, f"a run after a kill failed: {log.read_text()[-6000:]}"

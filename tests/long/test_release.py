@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from api import wait
 from fresh import BIN, Fresh, changed, output_of
 from inventory import ROOT
+from processes import kill
 
 PREPARE = "tests/long/prepare.yml"
 EXTRA = "cowsay"
@@ -98,8 +98,7 @@ def test_an_interrupted_build_is_begun_anew(host: Fresh) -> None:
         find = ("sh", "-c", "ls -d /opt/airflow/releases/*/lib/python3*/site-packages/airflow")
         wait("packages are being unpacked", 120, lambda: host.run(*find, check=False), interval=0.05)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        kill(process)
     # What Ansible started on the host would go on without it.
     host.lose_power()
     assert not host.run("sh", "-c", "ls /opt/airflow/releases/*/release.json", check=False), "killed too late"

@@ -5,9 +5,13 @@
 [database] sql_alchemy_connect_args_async = windfarm_airflow.DATABASE_TLS
 """
 
+import ctypes
 import os
 import ssl
+import sys
 from typing import Any
+
+PR_SET_DUMPABLE = 4
 
 
 def hostname() -> str:
@@ -31,6 +35,9 @@ def __getattr__(name: str) -> object:
     from celery.app.task import Task
     from celery.worker.request import Request
 
+    if sys.argv[1:3] == ["celery", "worker"]:
+        # Tasks run as its user and could read and write its memory. Airflow does this for the supervisors of tasks only.
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     hidden = "(hidden)"
 
     class QuietRequest(Request):

@@ -11,6 +11,7 @@ import base64
 import collections
 import contextlib
 import ctypes
+import fcntl
 import glob
 import hashlib
 import hmac
@@ -21,6 +22,7 @@ import re
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import time
@@ -33,6 +35,8 @@ from typing import Any
 
 SECONDS = 3
 PROBE = "hostile-probe"
+# What Airflow itself puts in place of the database's URL before a task's code runs.
+NO_DATABASE = "airflow-db-not-allowed:"
 ME = os.geteuid()
 Target = tuple[str, Callable[[], object]]
 
@@ -69,7 +73,9 @@ def write(path: str) -> object:
 
 def replace(path: str) -> object:
     """Whether somebody who may not write a file may put another in its place."""
-    if not os.access(os.path.dirname(path), os.W_OK):
+    folder = os.stat(os.path.dirname(path))
+    sticky = folder.st_mode & stat.S_ISVTX and ME not in (folder.st_uid, os.stat(path).st_uid)
+    if sticky or not os.access(os.path.dirname(path), os.W_OK):
         raise PermissionError(13, "folder not writable")
     return path
 
@@ -279,10 +285,28 @@ def installed_files(order: dict[str, Any]) -> Iterator[Target]:
     paths += ["/etc/airflow", *glob.glob("/etc/airflow/*"), *glob.glob("/etc/airflow/*/*")]
     paths += ["/etc/systemd/system", "/run/systemd/system", *glob.glob("/etc/systemd/system/airflow*"), "/run/airflow"]
     paths += ["/etc/sudoers.d", "/etc/cron.d", "/etc/ansible/facts.d", "/etc/profile.d", "/etc/haproxy", "/etc/nftables.conf"]
-    paths += ["/usr/lib/python3/dist-packages", "/usr/bin", "/etc/ld.so.preload", "/proc/sys/kernel/core_pattern"]
+    paths += ["/usr/lib/python3/dist-packages", "/usr/bin", "/etc/ld.so.preload", "/run", "/proc/sys/kernel/core_pattern"]
     for path in sorted({path for path in paths if os.path.exists(path)}):
         yield path, partial(write, path)
         yield f"{path} (replace)", partial(replace, path)
+
+
+def locks(order: dict[str, Any]) -> Iterator[Target]:
+    """Whoever holds one keeps everybody else from installing."""
+
+    def hold(path: str) -> object:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(handle)
+        return path
+
+    releases = os.path.dirname(os.environ.get("AIRFLOW_RELEASE", sys.prefix))
+    paths = [f"{releases}/.lock", os.path.join(os.path.dirname(releases), "cache", ".lock"), *glob.glob(f"{releases}/*/.lock")]
+    store = os.path.dirname(os.path.realpath(order["dags"]))
+    for path in [*paths, f"{store}.lock", *glob.glob("/run/airflow/*")]:
+        yield path, partial(hold, path)
 
 
 def root(order: dict[str, Any]) -> Iterator[Target]:
@@ -573,7 +597,7 @@ def own_secrets(order: dict[str, Any]) -> Iterator[Target]:
     for kind in ("SQL_ALCHEMY_CONN", "FERNET_KEY", "JWT", "BROKER_URL", "RESULT_BACKEND", "SECRET_KEY"):
 
         def look(kind: str = kind) -> object:
-            if not any(kind in name and "://no-metadata" not in value for name, value in own_texts().items()):
+            if not any(kind in name and not value.startswith(NO_DATABASE) for name, value in own_texts().items()):
                 raise Denied("not there")
             return kind
 
@@ -590,6 +614,7 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], Iterator[Target]]] = {
     "the worker's own processes": own_worker,
     "signals to other users' processes": signals,
     "writing where code or settings lie": installed_files,
+    "locks of the installation": locks,
     "becoming root": root,
     "setuid programs": setuid_programs,
     "systemd and the journal": systemd,
@@ -630,7 +655,9 @@ def main() -> None:
         sys.exit("attacks: root may do all of this")
     order = json.load(sys.stdin)
     report = {name: judge(attack(order)) for name, attack in ATTACKS.items() if name not in order.get("without", [])}
-    json.dump({"user": pwd.getpwuid(ME).pw_name, "host": socket.gethostname(), "attacks": report}, sys.stdout)
+    json.dump(
+        {"run": order.get("run"), "user": pwd.getpwuid(ME).pw_name, "host": socket.gethostname(), "attacks": report}, sys.stdout
+    )
 
 
 if __name__ == "__main__":

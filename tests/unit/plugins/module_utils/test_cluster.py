@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import COMPONENT_GROUPS, connections, plan
 
 HOSTVARS: dict[str, dict[str, Any]] = {
@@ -105,3 +106,41 @@ def test_tls_is_for_servers_of_ours() -> None:
     assert not plan(HOSTVARS, {**GROUPS, "postgresql": []})["database"]["tls"]
     plain = plan({name: {**values, "airflow_tls": False} for name, values in HOSTVARS.items()}, GROUPS)
     assert not plain["broker"]["tls"] and plain["database_clients"][0]["type"] == "host"
+
+
+def test_haproxy_verifies_a_name_that_the_certificate_has() -> None:
+    def verified(host: str, **values: Any) -> str:
+        found = plan({**HOSTVARS, host: values}, {**GROUPS, "airflow": [host, "worker1", "worker2"], "airflow_webserver": [host]})
+        (server,) = found["webservers"]
+        return str(server["verify_name"])
+
+    assert verified("control1", ansible_host="10.0.0.2") == "control1"
+    assert verified("control1", airflow_address="web.example.com") == "web.example.com"
+    # A name that is an address itself is none: the certificate's common name is the address that others use.
+    assert verified("203.0.113.5", airflow_address="10.0.0.2") == "10.0.0.2"
+
+
+def test_a_server_reached_by_another_name_has_it_in_its_certificate() -> None:
+    hostvars = {name: {**values, "airflow_database_host": "pg.example.com"} for name, values in HOSTVARS.items()}
+    names = plan(hostvars, GROUPS)["certificate_names"]
+    assert "pg.example.com" in names["db1"] and "pg.example.com" not in names["control1"]
+
+
+def test_a_worker_that_leaves_is_admitted_until_its_tasks_have_ended() -> None:
+    groups = {**GROUPS, "airflow_worker": ["worker1"]}
+    found = plan(HOSTVARS, groups)
+    assert "worker2" in found["broker_clients"]
+    assert {one["database"] for one in found["database_clients"] if one["address"] == "worker2"} == {"airflow_results"}
+    gone = plan(HOSTVARS, {**groups, "airflow": ["control1", "worker1"]})
+    assert "worker2" not in gone["broker_clients"]
+
+
+def test_a_larger_pool_has_its_connections() -> None:
+    config = {"airflow_config": {"database": {"sql_alchemy_pool_size": 50}}}
+    found = plan({name: {**values, **config} for name, values in HOSTVARS.items()}, GROUPS)
+    assert found["connection_limits"]["database"] >= 6 * 60 * 1.2
+
+
+@pytest.mark.parametrize("given", [False, "false", "no"])
+def test_no_tls_however_it_is_written(given: Any) -> None:
+    assert not plan({name: {**values, "airflow_tls": given} for name, values in HOSTVARS.items()}, GROUPS)["tls"]

@@ -412,9 +412,52 @@ def test_other_keys_are_only_told() -> None:
     key = pki.new_key()
     ca = inventory.hosts["db1"]["airflow_ca_certificate"]
     assert told(inventory, db1=keys_of(inventory, airflow_ca_certificate=pki.new_ca(key, "x") + ca)) == ([], [])
-    assert told(inventory, db1=keys_of(inventory, airflow_ca_certificate=pki.new_ca(key, "x")))[1]
+    (problem,) = told(inventory, db1=keys_of(inventory, airflow_ca_certificate=pki.new_ca(key, "x")))[0]
+    assert problem.startswith("host db1 — trusts none of the authorities in airflow_ca_certificate")
 
 
 def test_no_key_is_hashed_for_hosts_that_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pki, "fingerprints", None)
     assert told(sound(), db1=FACTS) == ([], [])
+
+
+def test_what_the_whole_cluster_shares_is_the_same_everywhere() -> None:
+    assert lines(
+        hosts={"worker1": {"airflow_tls": False}, "control1": {"airflow_tls": True}, "worker2": {"airflow_tls": True}}
+    ) == ["airflow_tls — differs between hosts (False, True) — define it once, in group_vars/all"]
+    assert lines(airflow_tls=False) == []
+    # A server's host needs not know.
+    assert lines(hosts={host: {"airflow_database_name": "flows"} for host in ("control1", "worker1", "worker2")}) == []
+
+
+@pytest.mark.parametrize("off", [False, "false", "no"])
+def test_a_plain_address_of_a_webserver_that_speaks_tls(off: Any) -> None:
+    plain: dict[str, Any] = {"airflow_execution_api_url": "http://192.0.2.2:8080/execution/"}
+    (found,) = lines(**plain)
+    assert found.startswith("airflow_execution_api_url — is http://192.0.2.2:8080/execution/, where a webserver speaks TLS")
+    assert lines(**plain, airflow_tls=off) == []
+    assert lines(airflow_base_url="http://proxy.example.com/") == []
+
+
+def test_an_intermediate_authority_does_not_sign() -> None:
+    root_key, between_key = pki.new_key(), pki.new_key()
+    root = pki.load_authority(pki.new_ca(root_key, "root"), root_key)
+    between = _intermediate(root, between_key)
+    (found,) = lines(airflow_ca_certificate=between, airflow_ca_key=between_key)
+    assert found.startswith("airflow_ca_key — belongs to an intermediate authority")
+
+
+def _intermediate(root: pki.Authority, key: str) -> str:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+
+    private = pki.load_private_key(key)
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "between")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(root.issuer.subject).public_key(private.public_key())
+    builder = (
+        builder.serial_number(1)
+        .not_valid_before(root.issuer.not_valid_before_utc)
+        .not_valid_after(root.issuer.not_valid_after_utc)
+    )
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    return builder.sign(root.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()

@@ -74,6 +74,17 @@ def test_a_probe_that_cannot_run_is_no_proof() -> None:
     assert not services.ask_probe("/nonexistent/python", {"kind": "job"}, {})[0]
 
 
+def test_a_worker_that_reaches_no_webserver_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "ask_probe", lambda *_: (True, "answers"))
+    monkeypatch.setattr(services, "read_environment", lambda _: {})
+    host = services.Host([], {}, "/nonexistent/python", 1, 1, "overlap", False)
+    way = {"address": "127.0.0.1", "port": 9, "path": "/", "status": 200}
+    service = {"config": "/x", "instance": "default", "health": {"kind": "celery", "name": "x", "webserver": way}}
+    properties = {"ExecMainStartTimestamp": "Sun 2026-11-22 03:00:00 UTC"}
+    healthy, detail = host.ask(service, "airflow-worker@default-a.service", properties)
+    assert not healthy and "no webserver answers through HAProxy" in detail
+
+
 @pytest.mark.parametrize("restart", ["overlap", "wait"])
 @pytest.mark.parametrize("states", list(itertools.product(STATES, STATES)))
 @pytest.mark.parametrize("enabled", ["a", "b", ""])
