@@ -1,38 +1,70 @@
-"""Run make targets one after the other and end with a table: result, time, and the closing lines of pytest."""
+"""Run make targets and end with a table: result, time, and the closing lines of pytest.
+
+parts.py TARGET… [-- TARGET…]: each list one after the other, the lists side by side. Hosts wait for each other most of the time,
+so two lists keep two processors busy; what a target says is then shown when it has ended.
+"""
 
 from __future__ import annotations
 
+import concurrent.futures
 import re
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
 CLOSING = re.compile(r"\b\d+ (?:passed|failed|error|skipped)[^\n]* in [\d.]+s")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+speaking = threading.Lock()
 
 
-def run(target: str) -> tuple[int, float, list[str]]:
+class Part(NamedTuple):
+    target: str
+    code: int
+    seconds: float
+    closing: list[str]
+
+
+def run(target: str, alone: bool) -> Part:
     start = time.monotonic()
-    closing = []
+    lines = [f"\n===== make {target}\n"]
+    with speaking:
+        print(lines[0].strip() + ("" if alone else " begins"), flush=True)
     with subprocess.Popen(["make", target], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout or ():
-            print(line, end="", flush=True)
-            found = CLOSING.search(COLOUR.sub("", line))
-            if found:
-                closing.append(found.group(0))
-    return process.returncode, time.monotonic() - start, closing
+            lines.append(line)
+            if alone:
+                print(line, end="", flush=True)
+    if not alone:
+        with speaking:
+            print("".join(lines), end="", flush=True)
+    closing = [found[0] for line in lines for found in [CLOSING.search(COLOUR.sub("", line))] if found]
+    return Part(target, process.returncode, time.monotonic() - start, closing)
+
+
+def split(words: Sequence[str]) -> list[list[str]]:
+    lists: list[list[str]] = [[]]
+    for word in words:
+        if word == "--":
+            lists.append([])
+        else:
+            lists[-1].append(word)
+    return [targets for targets in lists if targets]
 
 
 def main() -> None:
-    rows = []
-    for target in sys.argv[1:]:
-        print(f"\n===== make {target}", flush=True)
-        rows.append((target, *run(target)))
+    start = time.monotonic()
+    lists = split(sys.argv[1:])
+    with concurrent.futures.ThreadPoolExecutor(len(lists)) as pool:
+        done = pool.map(lambda targets: [run(target, len(lists) == 1) for target in targets], lists)
+        parts = [part for results in done for part in results]
     print("\n===== parts")
-    for target, code, seconds, closing in rows:
-        print(f"{'ok  ' if code == 0 else 'FAIL'} {seconds:7.1f} s  {target:22} {'; '.join(closing)}")
-    print(f"     {sum(row[2] for row in rows):7.1f} s  in all")
-    sys.exit(1 if any(row[1] for row in rows) else 0)
+    for part in parts:
+        print(f"{'FAIL' if part.code else 'ok  '} {part.seconds:7.1f} s  {part.target:22} {'; '.join(part.closing)}")
+    print(f"     {time.monotonic() - start:7.1f} s  in all")
+    sys.exit(1 if any(part.code for part in parts) else 0)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ def main() -> None:
     pages = {path: get(path) for path in ("/", "/workers", "/tasks", "/broker", "/api/workers?refresh=1", "/api/tasks?limit=200")}
     for path, key, page in (("/api/workers?refresh=1", "worker", "/worker/"), ("/api/tasks?limit=200", "task", "/task/")):
         try:
-            names = list(json.loads(pages[path]))[:50]
-        except ValueError:
+            names = list(dict(json.loads(pages[path])))[:50]
+        except (TypeError, ValueError):
             raise SystemExit(f"Flower: {path} is no JSON: {pages[path][:80]}") from None
         for name in names:
             pages[page + name] = get(page + urllib.parse.quote(name))

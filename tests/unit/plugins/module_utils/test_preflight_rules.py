@@ -87,6 +87,7 @@ def test_a_host_may_have_lost_its_last_component() -> None:
         ({"airflow_api_secret_key": "x$HOME" + "0123456789" * 2}, "airflow_api_secret_key — holds $, which"),
         ({"airflow_api_secret_key": "~" + "0123456789" * 8}, "airflow_api_secret_key — holds ~ at its start"),
         ({"airflow_flower_password": "abcdefgh,0123456789"}, "airflow_flower_password — holds a comma"),
+        ({"airflow_flower_password": "abcdefgh-ü-123456789"}, "airflow_flower_password — holds a character beyond ASCII"),
         ({"airflow_flower_user": "a:b"}, "airflow_flower_user — holds a colon"),
         ({"airflow_worker_queues": ["my queue"]}, "airflow_worker_queues — has the queue 'my queue'"),
         ({"airflow_worker_queues": "default"}, "airflow_worker_queues — is no list of names"),
