@@ -13,6 +13,7 @@ An inventory host is a lab host when it has `lab_image: bookworm|trixie`. Its ad
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -399,6 +400,15 @@ def main() -> None:
         raise SystemExit("lab: needs root (podman with systemd inside)")
     if options.verb in ("up", "show") and not options.inventory:
         parser.error(f"{options.verb} needs an inventory")
+    # Two runs side by side share packages, images, the network and /etc/hosts.
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / "lock", "w", encoding="utf-8") as lock:
+        if options.verb in ("up", "down"):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        act(options)
+
+
+def act(options: argparse.Namespace) -> None:
     if options.verb == "up":
         up(options.inventory, options.only)
     elif options.verb == "down":

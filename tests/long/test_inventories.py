@@ -78,10 +78,10 @@ def test_installed_tarball_with_a_script_as_inventory(host: Fresh, folder: Path,
     assert rc == 2 and f"airflow_secrets_file — {secrets} does not exist" in output, output
     assert changed(output) == {host.name: 0}
     rc, output = output_of([PLAYBOOK, *arguments, "windfarm.airflow.secrets"], folder, **elsewhere)
-    assert rc == 0 and changed(output) == {"localhost": 1}, output
+    assert rc == 0 and changed(output)["localhost"] == 1, output
     assert secrets.stat().st_mode & 0o777 == 0o600
     rc, output = output_of([PLAYBOOK, *arguments, "windfarm.airflow.secrets"], folder, **elsewhere)
-    assert rc == 0 and changed(output) == {"localhost": 0}, output
+    assert rc == 0 and changed(output)["localhost"] == 0, output
 
     rc, output = output_of([PLAYBOOK, *arguments, "windfarm.airflow.site"], folder, **elsewhere)
     assert rc == 0, output[-6000:]
@@ -96,7 +96,7 @@ def test_several_inventories_mean_the_same(host: Fresh, folder: Path) -> None:
     arguments = ["-i", str(folder / "hosts/inventory.yml"), "-i", str(folder / "groups/inventory.yml")]
     arguments += ["-e", f"airflow_secrets_file={folder / 'safe/secrets.yml'}"]
     rc, output = output_of([PLAYBOOK, *arguments, "playbooks/secrets.yml"])
-    assert rc == 0 and changed(output) == {"localhost": 0}, output
+    assert rc == 0 and changed(output)["localhost"] == 0, output
     rc, output = output_of([PLAYBOOK, *arguments, "playbooks/site.yml"])
     assert rc == 0 and changed(output) == {host.name: 0}, output[-6000:]
 
