@@ -17,7 +17,7 @@ cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/windfarm-airflow
 BENCH ?= single lab
 FLOOR ?= ../shared/bench/floor.sh
 # Side by side: what needs a cluster, and the rest. Scenario security takes over the hosts of site.
-CLUSTER := scenario-site scenario-security scenario-single
+CLUSTER := scenario-site scenario-security scenario-single scenario-upgrade
 PARTS := test-fast sanity importer scenario-postgresql scenario-redis
 # Roles alone: in `make test` on the newest Debian, here on each.
 LONG_PARTS := scenario-postgresql scenario-redis scenario-haproxy scenario-firewall
@@ -61,6 +61,11 @@ demo: lab ## A running cluster on lab hosts and a DAG run on it (LAB=default|sin
 	@.venv/bin/python tests/lab/smoke.py --inventory $(INVENTORY)
 	@$(lab) show $(INVENTORY)
 
+LOAD ?= 60
+.PHONY: ledger
+ledger: demo ## What running tasks notice of COMMAND='…', else of LOAD=60 seconds without one, on the lab's cluster (LAB=default|single)
+	@.venv/bin/python tests/lab/ledger.py --inventory $(INVENTORY) --seconds $(LOAD) -- $(COMMAND)
+
 .PHONY: clean
 clean: ## Remove the lab's hosts and their secrets, keep the cached images
 	@if [ -x .venv/bin/python ]; then $(lab) down; fi
@@ -94,7 +99,7 @@ package: setup ## Build the collection, install it elsewhere, show every plugin'
 importer: package .venv-importer/ready ## What Galaxy checks on upload
 	@tests/importer.sh
 
-scenario-%: setup ## One molecule scenario: scenario-site, -security, -single, -postgresql, -redis, -haproxy, -firewall
+scenario-%: setup ## One molecule scenario: scenario-site, -security, -single, -upgrade, -postgresql, -redis, -haproxy, -firewall
 	@missing=; $(call apt,chromium:chromium)
 	@COLUMNS=160 .venv/bin/molecule test --no-command-borders -s $*
 
