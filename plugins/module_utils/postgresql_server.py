@@ -393,7 +393,9 @@ SELECT json_build_object(
                  'value', setting, 'file', sourcefile, 'context', context)), '{{}}')
                FROM pg_settings WHERE name IN ({listed(names)})),
   'roles', (SELECT coalesce(json_object_agg(rolname, json_build_object(
-              'login', rolcanlogin, 'limit', rolconnlimit, 'password', rolpassword, 'inherit', rolinherit,
+              'login', rolcanlogin,
+              'sessions', (SELECT count(*) FROM pg_stat_activity WHERE usesysid = a.oid),
+              'limit', rolconnlimit, 'password', rolpassword, 'inherit', rolinherit,
               'act_as', (SELECT substr(one, 6) FROM pg_db_role_setting, unnest(setconfig) AS one
                          WHERE setrole = a.oid AND setdatabase = 0 AND one LIKE 'role=%'),
               'member_of', (SELECT coalesce(json_agg(json_build_object(
@@ -444,6 +446,7 @@ def plan_objects(
         *plan_databases(databases, state["databases"], roles, users),
         # Last, because a session that acts as the owner cannot use what still belongs to its login.
         *plan_sessions(users, state["roles"]),
+        *plan_ends(users, state["roles"]),
     ]
 
 
@@ -521,6 +524,19 @@ def plan_sessions(users: Sequence[Mapping[str, Any]], found: Mapping[str, Mappin
         else:
             result.append((f"let {name} act as itself", f"ALTER ROLE {identifier(name)} RESET role;\n"))
     return result
+
+
+def plan_ends(users: Sequence[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]]) -> Steps:
+    """Who may not log in any more does not stay either."""
+    return [
+        (
+            f"end the sessions of {name}",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {literal(name)};\n",  # noqa: S608
+        )
+        for user in users
+        for name in [user["name"]]
+        if not user["login"] and name in found and (found[name]["login"] or found[name].get("sessions"))
+    ]
 
 
 def hand_over(database: str, owner: str, others: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import ServerError, one_line, read_text
+from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import ServerError, as_ip, one_line, read_text
 
 HEADER = "# Written by Ansible (windfarm.airflow); changes made here are lost.\n"
 
@@ -27,6 +27,14 @@ SECRETS = ("requirepass", "masterauth", "tls-key-file-pass", "tls-client-key-fil
 SINGLE = (*SECRETS, "tls-protocols")
 # These change together, in one command, which Redis carries out as a whole or not at all.
 ENTRANCE = ("port", "tls-port", "tls-cert-file", "tls-key-file", "tls-auth-clients", "tls-protocols")
+# A start alone sets these; the running server refuses them, but is not asked in check mode.
+AT_START = (
+    *("aof_rewrite_cpulist", "aof-rewrite-cpulist", "bgsave_cpulist", "bgsave-cpulist", "bio_cpulist", "bio-cpulist"),
+    *("server_cpulist", "server-cpulist", "cluster-config-file", "cluster-enabled", "cluster-port", "databases", "disable-thp"),
+    *("enable-debug-command", "enable-module-command", "enable-protected-configs", "ignore-warnings", "io-threads"),
+    *("io-threads-do-reads", "logfile", "pidfile", "rdbchecksum", "set-proc-title", "socket-mark-id", "syslog-enabled"),
+    *("syslog-facility", "syslog-ident", "tcp-backlog", "unixsocket", "unixsocketperm", "always-show-logo"),
+)
 # Where the data is. A change would start Redis with an empty queue, so what is there stays.
 STORAGE = ("dir", "dbfilename", "appendfilename", "appenddirname")
 RESERVED = {
@@ -443,3 +451,13 @@ def certificate(certificate_path: str, key_path: str) -> str | None:
             f"({error.reason or 'not PEM, or encrypted'}); give a PEM certificate and its unencrypted key"
         ) from None
     return "".join(text.strip() + "\n" for text in found.values() if text)
+
+
+def waiting(clients: str) -> set[str]:
+    """Addresses of clients that wait for a message, out of the answer to `CLIENT LIST`."""
+    found = (dict(word.partition("=")[::2] for word in line.split(" ")) for line in clients.splitlines())
+    return {
+        str(as_ip(client["addr"].rpartition(":")[0].strip("[]")))
+        for client in found
+        if client.get("cmd") == "brpop" and "b" in client.get("flags", "")
+    }

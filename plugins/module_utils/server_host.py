@@ -22,6 +22,21 @@ NAME = re.compile(r"^(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A
 # As Redis keeps passwords.
 PASSWORD_HASH = re.compile(r"#[0-9a-f]{64}\b")
 
+# needrestart, where it is installed now or later, reads every file of this folder.
+NEEDRESTART = "/etc/needrestart/conf.d/90-windfarm-{}.conf"
+NEEDRESTART_TEXT = """# Written by Ansible (windfarm.airflow); changes made here are lost.
+# Restarted on purpose only: by playbooks/upgrade_servers.yml, which lets the schedulers wait.
+$nrconf{{override_rc}}{{qr(^{unit})}} = 0;
+"""
+APT = ("apt-get", "-y", "-o", "DPkg::Lock::Timeout=300")
+UPGRADE = ("--only-upgrade", "--allow-change-held-packages", "--no-remove")
+KEEP_FILES = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
+APT_ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
+LOCKED = re.compile(r"\block(ed)?\b")
+SIMULATED = re.compile(r"^Inst (\S+) \[(\S+)\] \((\S+)", re.M)
+# A program's own files; what else a process maps under the name of a deleted file is its shared memory.
+REPLACED = re.compile(r"(/(?:usr|lib)\S*?/([^/\s]+)) \(deleted\)$", re.M)
+
 # What servers understand as all their addresses.
 EVERYWHERE = ("*", "0.0.0.0", "::")  # noqa: S104
 
@@ -128,22 +143,105 @@ class Host:
         self.note(f"install {package}")
         if self.check:
             return
-        options = ["-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
-        env = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
-        command = ["apt-get", *options, "install", package]
+        command = [*APT, "--no-install-recommends", "install", package]
         # The host's package lists may be absent or old; fetching them each time would cost every run seconds.
-        if self.run(command, env=env)[0]:
-            # A run that was killed inside dpkg leaves packages half configured.
-            self.run(["dpkg", "--configure", "-a"], env=env)
-            for attempt in range(5):
-                code, out, err = self.run(["apt-get", *options, "update"], env=env)
-                if not code:
-                    break
-                # A fresh machine's own first update may hold the lock, for which apt-get update does not wait.
-                time.sleep(5 * (attempt + 1))
-            else:
-                raise ServerError(f"cannot fetch the package lists: {last_line(err or out)}; check the host's apt sources")
-            self.must(command, f"installing the package {package}", env=env)
+        if self.run(command, env=APT_ENVIRONMENT)[0]:
+            self.configure_packages()
+            self.fetch_package_lists()
+            self.must(command, f"installing the package {package}", env=APT_ENVIRONMENT)
+
+    def configure_packages(self) -> None:
+        """A run that was killed inside dpkg leaves packages half configured."""
+        self.run(["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"], env=APT_ENVIRONMENT)
+
+    def fetch_package_lists(self) -> None:
+        out = err = ""
+        for attempt in range(5):
+            code, out, err = self.run([*APT, "update"], env=APT_ENVIRONMENT)
+            if not code:
+                return
+            # A fresh machine's own first update may hold the lock, for which apt-get update does not wait.
+            time.sleep(5 * (attempt + 1))
+        raise ServerError(f"cannot fetch the package lists: {last_line(err or out)}; check the host's apt sources")
+
+    def updates(self, packages: Sequence[str]) -> list[tuple[str, str, str]]:
+        """Package, installed and new version of each that an upgrade of these changes, as far as the host's lists know.
+
+        Another major version of the server is refused: its data would have to be brought over.
+        """
+        command = [*APT, "--simulate", *UPGRADE, "install", *packages]
+        out = self.must(command, f"asking apt for a newer {packages[0]}", env=APT_ENVIRONMENT)
+        found = SIMULATED.findall(out)
+        for name, old, new in found:
+            if name in packages and major(old) != major(new):
+                raise ServerError(
+                    f"{name}: apt would replace {old} by {new}, another major version; this is not done while it serves. "
+                    "Take the foreign apt source away, or upgrade by hand as its release notes say"
+                )
+        return found
+
+    def fetch(self, packages: Sequence[str]) -> None:
+        command = [*APT, "--download-only", *UPGRADE, "install", *packages]
+        self.must(command, f"fetching {', '.join(packages)}", env=APT_ENVIRONMENT)
+
+    def upgrade(self, packages: Sequence[str]) -> list[tuple[str, str, str]]:
+        """The newest packages of the same major version; the package's own scripts restart the server."""
+        found = self.updates(packages)
+        for name, old, new in found:
+            self.note(f"upgrade {name} from {old} to {new}")
+        if found and not self.check:
+            held = [name for name, _old, _new in found if self.selection(name) == "hold"]
+            try:
+                command = [*APT, *UPGRADE, *KEEP_FILES, "install", *packages]
+                self.must(command, f"upgrading {', '.join(packages)}", env=APT_ENVIRONMENT)
+            finally:
+                # apt forgets the hold of what it may change in spite of it.
+                self.set_selections(held, "hold")
+        return found
+
+    def only_on_purpose(self, hold: bool, name: str, packages: Sequence[str], unit: str) -> None:
+        """Neither apt nor needrestart restarts the server, which each does at times of its own choosing; or both may."""
+        file = File(NEEDRESTART.format(name), NEEDRESTART_TEXT.format(unit=unit), 0o644)
+        ours = os.path.exists(file.path)
+        if hold:
+            self.put([file])
+        # Somebody else's hold stays: it was there without our file.
+        if hold or ours:
+            want = "hold" if hold else "install"
+            self.select([one for one in packages if self.selection(one) not in ("", want)], want)
+        if ours and not hold:
+            self.note(f"remove {file.path}")
+            if not self.check:
+                os.unlink(file.path)
+
+    def selection(self, package: str) -> str:
+        """What dpkg is to do with an installed package; empty where it is not installed."""
+        code, out, _err = self.run(["dpkg-query", "-W", "-f=${db:Status-Want} ${db:Status-Status}", package])
+        want, _space, status = out.partition(" ")
+        return want if code == 0 and status not in ("not-installed", "config-files") else ""
+
+    def select(self, packages: Sequence[str], want: str) -> None:
+        for package in packages:
+            self.note(f"{'hold' if want == 'hold' else 'release'} {package}")
+        if packages and not self.check:
+            self.set_selections(packages, want)
+
+    def set_selections(self, packages: Sequence[str], want: str) -> None:
+        if not packages:
+            return
+        text = "".join(f"{package} {want}\n" for package in packages)
+        for _attempt in range(60):
+            code, out, err = self.run(["dpkg", "--set-selections"], data=text)
+            # Unlike apt, dpkg does not wait for another one.
+            if not code or not LOCKED.search(err):
+                break
+            time.sleep(5)
+        if code:
+            raise ServerError(f"dpkg cannot {want} {', '.join(packages)}: {last_line(err or out)}")
+
+    def replaced_files(self, pid: str) -> list[str]:
+        """Programs and libraries that a process runs with and that packages have replaced since."""
+        return sorted({name for _path, name in REPLACED.findall(read_text(f"/proc/{pid}/maps") or "")})
 
     def put(self, files: Iterable[File]) -> list[File]:
         """Write the files that differ; returns them."""
@@ -189,6 +287,11 @@ class Host:
             raise ServerError(f"the unit {name} is masked on this host; run `systemctl unmask {name}` if it is meant to run")
         if state.get("UnitFileState") not in ("enabled", "alias"):
             self.systemctl("enable", name)
+
+
+def major(version: str) -> str:
+    """The part of a Debian version that its data belongs to: 17 of 17.12-0+deb13u1, 8 of 5:8.0.2-3."""
+    return version.partition(":")[2 if ":" in version else 0].partition(".")[0].partition("-")[0]
 
 
 def last_line(text: str) -> str:

@@ -164,6 +164,24 @@ options:
         its time.
     type: int
     default: 300
+  hold:
+    description:
+      - Whether the server's package is kept on hold, and needrestart from restarting the server, so that neither an upgrade
+        by apt nor one of a library restarts it at a time of its own choosing. O(upgrade) upgrades it all the same.
+      - V(false) releases what this module had put on hold.
+    type: bool
+    default: true
+  upgrade:
+    description:
+      - Whether to upgrade the server's package to the newest of its major version that the host's package lists know, and to
+        restart a server that runs with files that have been replaced since its start.
+    type: bool
+    default: false
+  restart:
+    description:
+      - Whether to restart the server even if nothing asks for it.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Can run in check mode and predict the changes, also where PostgreSQL is not installed.
@@ -208,6 +226,12 @@ restarted:
   description: Whether the server was restarted.
   returned: always
   type: bool
+upgrades:
+  description: Packages that were upgraded, or would be.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"package": "postgresql-17", "from": "17.11-0+deb13u1", "to": "17.12-0+deb13u1"}]
 unit:
   description: The systemd unit of the server.
   returned: always
@@ -266,6 +290,7 @@ class Server:
         self.host = host
         self.params = params
         self.restarted = False
+        self.upgrades: list[tuple[str, str, str]] = []
         self.version = self._version()
 
     # Where things are
@@ -409,6 +434,7 @@ class Server:
             host.install(self.package)
             if host.check:
                 return False
+        host.only_on_purpose(self.params["hold"], "postgresql", [self.package], "postgresql@")
         if not os.path.exists(f"{self.etc}/postgresql.conf"):
             host.note(f"create the cluster {self.version}/{CLUSTER}")
             if host.check:
@@ -566,8 +592,36 @@ class Server:
         self.restarted = True
         self.host.note(f"restart {self.unit} ({why})")
         if not self.host.check:
+            self.checkpoint()
             self.host.must(["systemctl", "restart", self.unit], f"restarting {self.unit}")
             self.wait()
+
+    def checkpoint(self) -> None:
+        """What is written now need not be while the server stops and nobody is served; it does the same then, so no error."""
+        self.psql("CHECKPOINT;\n")
+
+    def main_pid(self) -> str:
+        return (self.lock() or [""])[0].strip()
+
+    def upgrade(self) -> None:
+        """The newest package of this major version; its scripts stop and start the server."""
+        host, before = self.host, self.main_pid()
+        if self.params["upgrade"] and host.updates([self.package]):
+            if not host.check:
+                host.fetch([self.package])
+                self.checkpoint()
+            self.upgrades = host.upgrade([self.package])
+            # Scripts of a package that somebody has told not to start services leave it stopped.
+            if not host.check and not host.runs(self.unit):
+                host.systemctl("start", self.unit)
+            if not host.check:
+                self.wait()
+            self.restarted |= host.check or self.main_pid() != before
+        replaced = [] if self.restarted or not self.params["upgrade"] else host.replaced_files(self.main_pid())
+        if replaced:
+            self.restart(f"{', '.join(replaced)} replaced since its start")
+        elif self.params["restart"] and not self.restarted:
+            self.restart("as asked")
 
     def confine(self) -> None:
         """A sandbox counts from the next start on, and that it lets the server start is to be known now."""
@@ -720,6 +774,7 @@ class Server:
                 self.host.put([conf, hba])
             self.host.note("roles and databases can be compared only with a running server")
             return
+        self.upgrade()
         self.confine()
         state = self.apply_files(conf, hba, certificate)
         self.listening()
@@ -790,6 +845,9 @@ def main() -> None:
                 },
             },
             "start_timeout": {"type": "int", "default": 300},
+            "hold": {"type": "bool", "default": True},
+            "upgrade": {"type": "bool", "default": False},
+            "restart": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -806,6 +864,7 @@ def main() -> None:
         actions=host.actions,
         diff=host.diff,
         restarted=server.restarted,
+        upgrades=[{"package": name, "from": old, "to": new} for name, old, new in server.upgrades],
         unit=server.unit,
         version=server.version,
     )

@@ -125,6 +125,24 @@ options:
         seconds.
     type: int
     default: 600
+  hold:
+    description:
+      - Whether the server's package is kept on hold, and needrestart from restarting the server, so that neither an upgrade
+        by apt nor one of a library restarts it at a time of its own choosing. O(upgrade) upgrades it all the same.
+      - V(false) releases what this module had put on hold.
+    type: bool
+    default: true
+  upgrade:
+    description:
+      - Whether to upgrade the server's package to the newest of its major version that the host's package lists know, and to
+        restart a server that runs with files that have been replaced since its start.
+    type: bool
+    default: false
+  restart:
+    description:
+      - Whether to restart the server even if nothing asks for it.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Can run in check mode and predict the changes, also where Redis is not installed.
@@ -157,6 +175,12 @@ restarted:
   description: Whether the server was restarted.
   returned: always
   type: bool
+upgrades:
+  description: Packages that were upgraded, or would be.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"package": "redis-server", "from": "5:8.0.2-3+deb13u2", "to": "5:8.0.2-3+deb13u3"}]
 version:
   description: Version of the running server; empty where none runs.
   returned: always
@@ -186,6 +210,8 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.server_host impor
 )
 
 UNIT = "redis-server"
+# The second has the server's program.
+PACKAGES = (UNIT, "redis-tools")
 CONF = "/etc/redis/redis.conf"
 FOLDER = "/var/lib/redis"
 OVERCOMMIT = "/proc/sys/vm/overcommit_memory"
@@ -246,6 +272,7 @@ class Server:
         self.host = host
         self.params = params
         self.restarted = False
+        self.upgrades: list[tuple[str, str, str]] = []
         self.version = ""
         self.connection: rd.Connection | None = None
         # Why the running server can only be reached by a restart.
@@ -489,9 +516,10 @@ class Server:
         while True:
             state = self.info("persistence")
             busy = state["aof_rewrite_in_progress"] == "1" or state["aof_rewrite_scheduled"] == "1"
-            if not busy and state["aof_enabled"] == "1" and state["aof_last_bgrewrite_status"] == "ok":
+            fine = state["aof_last_bgrewrite_status"] == "ok" and state.get("aof_last_write_status", "ok") == "ok"
+            if not busy and state["aof_enabled"] == "1" and fine:
                 return
-            if not busy and state["aof_last_bgrewrite_status"] != "ok":
+            if not busy and not fine:
                 raise ServerError(f"Redis cannot write its append-only file: {self.log_line()}")
             if time.monotonic() > deadline:
                 raise ServerError(
@@ -513,6 +541,9 @@ class Server:
             if name in ("appendonly", *rd.STORAGE, *rd.ENTRANCE):
                 continue
             value = wanted[name]
+            if self.host.check and name in rd.AT_START:
+                later.append(name)
+                continue
             if self.host.check:
                 self.host.note(
                     f"set {name}"
@@ -606,10 +637,35 @@ class Server:
                     ("CLIENT", "KILL", "USER", "default"),
                 )
 
-    def restart(self, names: list[str], wanted: dict[str, str | list[str]], before: str | None) -> None:
+    def upgrade(self) -> None:
+        """The newest packages of this major version; their scripts restart the server."""
+        host, before = self.host, self.host.unit(UNIT)["MainPID"]
+        if not self.params["upgrade"] or not host.updates(PACKAGES):
+            return
+        if not host.check:
+            host.fetch(PACKAGES)
+            # It stops with all that it holds on disk, or not at all.
+            self.complete()
+        self.upgrades = host.upgrade(PACKAGES)
+        if host.check:
+            self.restarted = True
+            return
+        # Scripts of a package that somebody has told not to start services leave it stopped.
+        if not host.runs(UNIT):
+            host.systemctl("start", UNIT)
+        self.wait()
+        self.restarted |= host.unit(UNIT)["MainPID"] != before
+
+    def restart(self, why: list[str], before: str | None) -> None:
         self.restarted = True
-        self.host.note(f"restart {UNIT} ({', '.join(names)} changed)")
-        self._run("restart", before)
+        self.host.note(f"restart {UNIT} ({', '.join(why)})")
+        if not self.host.check:
+            self.complete()
+            self._run("restart", before)
+
+    def prove(self, names: list[str], wanted: dict[str, str | list[str]]) -> None:
+        if self.host.check:
+            return
         left = [name for name in names if not rd.same(name, wanted[name], self.live().get(name, ""))]
         if left:
             raise ServerError(
@@ -650,6 +706,7 @@ class Server:
             if host.check:
                 self.predict_bare()
                 return
+        host.only_on_purpose(self.params["hold"], "redis", PACKAGES, f"{UNIT}[.]service")
         host.settle_unit(UNIT, drop_in)
         text = read_text(CONF)
         on_disk = rd.read_parameters(text)
@@ -683,8 +740,16 @@ class Server:
         self.settle_accounts(accounts, live)
         before = read_text(CONF)
         host.put([self.conf(wanted)])
+        self.upgrade()
         if later:
-            self.restart(later, wanted, before)
+            self.restart([f"{name} changed" for name in later], before)
+            self.prove(later, wanted)
+        elif self.params["upgrade"] and not self.restarted:
+            replaced = host.replaced_files(host.unit(UNIT)["MainPID"])
+            if replaced:
+                self.restart([f"{one} replaced since its start" for one in replaced], before)
+        if self.params["restart"] and not self.restarted:
+            self.restart(["as asked"], before)
         self.drop_certificates()
 
 
@@ -715,6 +780,9 @@ def main() -> None:
             "appendfsync": {"type": "str", "choices": ["always", "everysec"], "default": "everysec"},
             "config": {"type": "dict", "default": {}},
             "start_timeout": {"type": "int", "default": 600},
+            "hold": {"type": "bool", "default": True},
+            "upgrade": {"type": "bool", "default": False},
+            "restart": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -740,6 +808,7 @@ def main() -> None:
         actions=host.actions,
         diff=host.diff,
         restarted=server.restarted,
+        upgrades=[{"package": name, "from": old, "to": new} for name, old, new in server.upgrades],
         version=server.version,
     )
 

@@ -28,6 +28,9 @@ PARAMS: dict[str, Any] = {
     "users": [],
     "databases": [],
     "start_timeout": 1,
+    "hold": False,
+    "upgrade": False,
+    "restart": False,
 }
 RELEASE = {"12": 'ID=debian\nVERSION_ID="12"\n', "13": 'ID=debian\nVERSION_ID="13"\n', "ubuntu": "ID=ubuntu\nVERSION_ID=12\n"}
 

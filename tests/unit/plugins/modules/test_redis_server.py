@@ -27,6 +27,9 @@ PARAMS: dict[str, Any] = {
     "appendfsync": "everysec",
     "config": {},
     "start_timeout": 1,
+    "hold": False,
+    "upgrade": False,
+    "restart": False,
 }
 
 
