@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
 
 
 def answer(status: dict[str, Any]) -> dict[str, Any]:
-    return {"changed": False, "status": {"notes": [], "host": {}, "units": [], "certificates": [], **status}}
+    return {"changed": False, "status": {"notes": [], "host": {}, "units": [], "certificates": [], "backup": {}, **status}}
 
 
 def one_line(*texts: Any) -> str:

@@ -8,6 +8,7 @@ A new part of the status is a function here, an entry in SECTIONS, and how it lo
 from __future__ import annotations
 
 import glob
+import json
 import os
 import platform
 import re
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ansible_collections.windfarm.airflow.plugins.module_utils import postgresql_backup as backups_of
 from ansible_collections.windfarm.airflow.plugins.module_utils import services as units_of
 
 PROPERTIES = (
@@ -38,10 +40,15 @@ COMPANIONS = ("haproxy.service", "airflow-firewall.service")
 PACKAGES = ("postgresql-[0-9]*", "redis-server", "haproxy")
 DPKG_LINE = "--showformat=${db:Status-Abbrev} ${Package} ${Version}\n"
 SITE = "run site.yml"
+BACKUP = "postgresql-backup"
+CLEANING = "airflow-db-clean"
 DAY = 86400
 _HASH = re.compile(r"^ExecStartPre=.*\becho ([0-9a-f]+) > ", re.M)
 _RELEASE = re.compile(r"^ExecStart=(/.+)/([^/]+)/bin/", re.M)
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.S)
+# The lines of the host's own time zone; those in UTC begin with "(in UTC)".
+_DATE = re.compile(r"^ *(?:Next elapse|Iteration #\d+|Iter\. #\d+): \w+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", re.M)
+_POLICY = re.compile(r"^(\S+):\n  Installed: (\S+)\n  Candidate: (\S+)", re.M)
 _NAME = re.compile(r"(?:DNS|IP Address):([^,\s]+)")
 
 
@@ -104,12 +111,15 @@ def host(question: Question) -> dict[str, Any]:
     if drained:
         question.note(f"is drained: its workers take no tasks until {units_of.DRAINED} is removed")
     boot = re.search(r"^btime (\d+)", _text("/proc/stat"), re.M)
+    installed = _output(["dpkg-query", "--show", DPKG_LINE, *PACKAGES])
+    for name, version in waiting(installed).items():
+        question.note(f"{name} {version} is out and waits, as apt does not restart servers; run upgrade_servers.yml")
     return {
         "debian": _text("/etc/debian_version").strip(),
         "python": platform.python_version(),
         "architecture": platform.machine(),
         "booted": iso(float(boot[1])) if boot else "",
-        "packages": packages(_output(["dpkg-query", "--show", DPKG_LINE, *PACKAGES])),
+        "packages": packages(installed),
         "drained": drained,
     }
 
@@ -118,6 +128,13 @@ def packages(text: str) -> dict[str, str]:
     """Versions of those that are installed, from dpkg-query's lines of status, name and version."""
     found = (line.split() for line in text.splitlines())
     return {words[1]: words[2] for words in found if len(words) == 3 and words[0][1:2] == "i"}
+
+
+def waiting(text: str) -> dict[str, str]:
+    """Newer versions, as far as the host's lists know, of packages that are on hold: nobody else tells of them."""
+    held = [words[1] for words in map(str.split, text.splitlines()) if len(words) == 3 and words[0][:2] == "hi"]
+    found = _POLICY.findall(_output(["apt-cache", "policy", *held])) if held else []
+    return {name: candidate for name, version, candidate in found if candidate not in (version, "(none)")}
 
 
 # Units ----------------------------------------------------------------------
@@ -134,6 +151,7 @@ def units(question: Question) -> list[dict[str, Any]]:
         if name in asked or found.get(name, {}).get("LoadState") == "loaded"
     ]
     judge(question, shown)
+    judge_cleaning(question)
     return shown
 
 
@@ -241,6 +259,18 @@ def judge_one(question: Question, unit: Mapping[str, Any]) -> None:
     judge_hash(question, unit)
 
 
+def judge_cleaning(question: Question) -> None:
+    """Nobody else notices when old rows are not deleted any more."""
+    if not os.path.exists(f"{units_of.UNITS}/{CLEANING}.timer"):
+        return
+    result = _output(["systemctl", "show", "--property=Result", "--value", f"{CLEANING}.service"]).strip()
+    if result not in ("", "success"):
+        why = f"ended with {result}; see journalctl -u {CLEANING}"
+        question.problem(f"{CLEANING}.service, which deletes old rows from the databases, {why}")
+    if _output(["systemctl", "is-active", f"{CLEANING}.timer"]).strip() != "active":
+        question.problem(f"{CLEANING}.timer does not run, so old rows stay in the databases; {SITE}")
+
+
 def judge_hash(question: Question, unit: Mapping[str, Any]) -> None:
     if unit["current"] is False:
         question.problem(f"{unit['name']} was started with other settings or another release than those on disk; {SITE}")
@@ -293,9 +323,69 @@ def certificate(pem: str) -> dict[str, Any]:
     }
 
 
+# Backups --------------------------------------------------------------------
+
+
+def backup(question: Question) -> dict[str, Any]:
+    """The last good one, and whether there should be a newer one."""
+    if "postgresql" not in question.servers or not os.path.exists(backups_of.CONFIG):
+        return {}
+    config = backups_of.read_config(backups_of.CONFIG)
+    last = backups_of.last_good(config["directory"])
+    run = json.loads(_text(backups_of.STATE) or "{}")
+    shown = {
+        "id": last["id"] if last else "",
+        "time": last["time"] if last else "",
+        "bytes": last["bytes"] if last else 0,
+        "seconds": round(last["dump_seconds"] + last["verify_seconds"], 1) if last else 0.0,
+        "fernet": last["fernet"] if last else "",
+        "count": len(backups_of.ids(config["directory"])),
+        "directory": config["directory"],
+        "copy": (config.get("copy") or {}).get("target", ""),
+        "schedule": config["schedule"],
+    }
+    result = _output(["systemctl", "show", "--property=Result", "--value", f"{BACKUP}.service"]).strip()
+    judge_backup(question, shown, run.get("failure") or ("" if result == "success" else f"it ended with {result}"), run)
+    if config["schedule"] and _output(["systemctl", "is-active", f"{BACKUP}.timer"]).strip() != "active":
+        question.problem(f"{BACKUP}.timer does not run, so no backup is made on schedule; {SITE}")
+    return shown
+
+
+def judge_backup(question: Question, shown: Mapping[str, Any], failure: str, run: Mapping[str, Any]) -> None:
+    if failure:
+        when = f" of {run['started']}" if run.get("started") else ""
+        question.problem(f"the last backup{when} failed: {failure}; see journalctl -u {BACKUP}")
+    if not shown["schedule"]:
+        last = f"the last is of {shown['time']}" if shown["id"] else "there is none yet"
+        question.note(f"backups are made only by hand; {last}")
+        return
+    stamp = f"/var/lib/systemd/timers/stamp-{BACKUP}.timer"
+    # Before there is one: since the timer knows the schedule.
+    since = (
+        backups_of.seconds_of(shown["time"]) if shown["id"] else os.stat(stamp).st_mtime if os.path.exists(stamp) else time.time()
+    )
+    allowed = allowed_age(_output(["systemd-analyze", "calendar", "--iterations=12", "--", shown["schedule"]]))
+    if time.time() - since > allowed:
+        last = f"the last good one is of {shown['time']}" if shown["id"] else "there is none at all"
+        question.problem(
+            f"a backup is overdue: {last} (postgresql_backup_schedule: {shown['schedule']}); see journalctl -u {BACKUP}"
+        )
+    elif not shown["id"]:
+        question.note(f"there is no backup yet; the timer makes the first one ({shown['schedule']}), or playbooks/backup.yml now")
+
+
+def allowed_age(text: str) -> float:
+    """How old a backup may be, from what systemd says of the next dates: the longest pause between them, a quarter more, and
+    half an hour for the timer's own delay and the work."""
+    dates = [time.mktime(time.strptime(found, "%Y-%m-%d %H:%M:%S")) for found in _DATE.findall(text)]
+    pauses = [later - earlier for earlier, later in zip(dates, dates[1:])]
+    return 1.25 * max(pauses) + 1800 if pauses else float("inf")
+
+
 # In the order in which they are shown; with what stands there when one cannot be read.
 SECTIONS: dict[str, tuple[Callable[[Question], Any], Any]] = {
     "host": (host, {}),
     "units": (units, []),
     "certificates": (certificates, []),
+    "backup": (backup, {}),
 }

@@ -166,6 +166,37 @@ status:
         days_left:
           description: Whole days until then.
           type: int
+    backup:
+      description: The last good backup of the databases on this host; empty where none are made.
+      type: dict
+      contains:
+        id:
+          description: Its folder's name; empty while there is none.
+          type: str
+        time:
+          description: The moment that it shows.
+          type: str
+        bytes:
+          description: Size of its dumps.
+          type: int
+        seconds:
+          description: How long making and verifying it took.
+          type: float
+        fernet:
+          description: Fingerprint of the Fernet key that it needs.
+          type: str
+        count:
+          description: How many good backups there are.
+          type: int
+        directory:
+          description: Where they are.
+          type: str
+        copy:
+          description: Where each is copied to; empty for nowhere.
+          type: str
+        schedule:
+          description: When they are made; empty for by hand only.
+          type: str
 """
 
 from ansible.module_utils.basic import AnsibleModule

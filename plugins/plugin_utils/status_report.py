@@ -92,4 +92,25 @@ def certificates(shown: Sequence[Mapping[str, Any]], problems: Sequence[str]) ->
     return table(rows) if len(rows) > 1 else []
 
 
-SECTIONS: dict[str, Callable[[Any, Sequence[str]], list[str]]] = {"units": units, "certificates": certificates}
+def backup(shown: Any, problems: Sequence[str]) -> list[str]:
+    if not shown or not shown["id"]:
+        return []
+    rows = [["   backup", "size", "verified in", "Fernet key", "kept", "copied to"]]
+    rows.append(
+        [
+            f"{mark('backup', problems)}  {shown['id']}",
+            f"{shown['bytes'] / 10**6:.1f} MB",
+            f"{shown['seconds']} s",
+            shown["fernet"] or "unknown",
+            str(shown["count"]),
+            shown["copy"] or "nowhere",
+        ]
+    )
+    return table(rows)
+
+
+SECTIONS: dict[str, Callable[[Any, Sequence[str]], list[str]]] = {
+    "units": units,
+    "certificates": certificates,
+    "backup": backup,
+}
