@@ -121,4 +121,10 @@ class ActionModule(ActionBase):
         lost, told = airflow_preflight.key_problems(inventory, facts)
         for item in told:
             self._display.warning(str(item))
+        unfinished = airflow_preflight.rotating(inventory)
+        if unfinished and not variables.get("rotate"):
+            self._display.warning(
+                f"A rotation of {unfinished} is unfinished, which every run respects. To finish it, run "
+                f"playbooks/rotate_secrets.yml with -e rotate={unfinished}"
+            )
         return airflow_preflight.absent_problems(inventory, absent) + airflow_preflight.host_problems(inventory, facts) + lost

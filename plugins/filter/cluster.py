@@ -1,6 +1,6 @@
 # Copyright (c) 2026 windfarm.airflow contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Filter ``cluster``: documented in cluster.yml beside this file."""
+"""Filters about the cluster: each is documented in its .yml file beside this one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import plan
+from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import database_logins, plan
 
 _planned: dict[int, dict[str, Any]] = {}
 
@@ -30,4 +30,4 @@ def cluster(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) ->
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"cluster": cluster}
+        return {"cluster": cluster, "database_logins": database_logins}

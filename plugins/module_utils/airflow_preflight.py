@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock, pki
+from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock, pki, rotation
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import (
     CA_CERTIFICATE,
     CA_KEY,
@@ -79,6 +79,11 @@ VARIABLES = (
     "airflow_certificate_days",
     "airflow_certificate_renew_days",
     "airflow_jwt_trusted_keys",
+    rotation.JWT_OTHER,
+    rotation.CA_NEXT,
+    rotation.MARKER,
+    "airflow_database_login",
+    "airflow_results_database_login",
     *EXTERNAL.values(),
     "airflow_database_port",
     "airflow_database_name",
@@ -351,6 +356,31 @@ def check_trusted_keys(inventory: Inventory) -> list[Problem]:
         for number, key in enumerate(keys, 1):
             what = _answer(pki.jwt_kid, key)
             problems.update({Problem(where, f"number {number} {what}", cure): None} if what else {})
+    for key in inventory.values(rotation.JWT_OTHER).values():
+        what = None if is_empty(key) else _answer(pki.jwt_kid, key)
+        problems.update({Problem(rotation.JWT_OTHER, what, "restore the file of secrets"): None} if what else {})
+    return list(problems)
+
+
+def check_rotation(inventory: Inventory) -> list[Problem]:
+    """What playbooks/rotate_secrets.yml has written, and somebody may have changed."""
+    problems: dict[Problem, None] = {}
+    for marker in inventory.values(rotation.MARKER).values():
+        what = rotation.marker_problem(marker)
+        cure = "restore the file of secrets, or remove the line if no rotation is unfinished"
+        problems.update({Problem(rotation.MARKER, what, cure): None} if what else {})
+    for prefix in rotation.LOGINS.values():
+        for host, login in inventory.values(f"{prefix}_login").items():
+            names = rotation.logins(inventory.hosts[host], prefix)
+            if not is_empty(login) and login not in names:
+                problems[Problem(f"{prefix}_login", f"is {login}", f"write {' or '.join(names)}, or remove it")] = None
+    for host, key in inventory.values(rotation.CA_NEXT).items():
+        if is_empty(key):
+            continue
+        try:
+            pki.issuer_of(pki.load_certificates(inventory.hosts[host].get(CA_CERTIFICATE)), pki.load_private_key(key))
+        except ValueError as exc:
+            problems[Problem(rotation.CA_NEXT, str(exc), "restore the file of secrets")] = None
     return list(problems)
 
 
@@ -619,8 +649,10 @@ _CLUSTER_WIDE = (
     "airflow_database_port",
     "airflow_database_name",
     "airflow_database_user",
+    "airflow_database_login",
     "airflow_results_database_name",
     "airflow_results_database_user",
+    "airflow_results_database_login",
     "airflow_broker_host",
     "airflow_broker_port",
     "airflow_broker_user",
@@ -662,6 +694,7 @@ INVENTORY_RULES: tuple[Callable[[Inventory], list[Problem]], ...] = (
     check_secret_values,
     check_equal_secrets,
     check_trusted_keys,
+    check_rotation,
     check_authority,
     check_own_certificates,
     check_certificate_days,
@@ -737,6 +770,11 @@ def _host_lock_problems(inventory: Inventory, host: str, facts: Mapping[str, Any
     return []
 
 
+def rotating(inventory: Inventory) -> str:
+    """What playbooks/rotate_secrets.yml has begun and not finished."""
+    return next(filter(None, map(rotation.unfinished, inventory.values(rotation.MARKER).values())), "")
+
+
 def _given_keys(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     """The fingerprints that the host keeps; empty where there is no readable file of them."""
     found: Any = facts
@@ -762,6 +800,7 @@ def key_problems(inventory: Inventory, facts: Mapping[str, Mapping[str, Any]]) -
             if theirs and not shared:
                 differing.setdefault(name, []).append(host)
     problems, told = [], []
+    rotated = rotation.SECRETS.get(rotating(inventory), ())
     for name, hosts in differing.items():
         # A mere worker keeps nothing that is encrypted, and may have been away while the key was changed.
         keepers = [host for host in hosts if not _is_mere_worker(inventory, host)]
@@ -781,7 +820,8 @@ def key_problems(inventory: Inventory, facts: Mapping[str, Mapping[str, Any]]) -
             )
             problems.append(Problem(f"host {listed(lost)}", what, cure))
         others = [host for host in hosts if host not in lost]
-        if others:
+        # That it changes there is what a rotation is for.
+        if others and name not in rotated:
             what = f"was given to {listed(others)} with another value than the inventory's"
             told.append(Problem(name, what, "this run changes it there; if it must not, stop it and restore the file of secrets"))
     return problems, told

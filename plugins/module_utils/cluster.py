@@ -59,6 +59,48 @@ def _get(host_vars: Mapping[str, Any], name: str) -> Any:
     return _role_defaults().get(name) if value is None or value == "" else value
 
 
+class Login(NamedTuple):
+    """Two logins of PostgreSQL take turns, so that a password can be replaced while it is in use."""
+
+    user: str
+    """The one in use."""
+    previous: str
+    """The other one while it is still admitted."""
+    barred: str
+    """The other one after that."""
+
+
+def login(host_vars: Mapping[str, Any], prefix: str) -> Login:
+    first = str(_get(host_vars, f"{prefix}_user"))
+    given = str(_get(host_vars, f"{prefix}_login") or "")
+    user = given or first
+    other = first if user != first else f"{first}_2"
+    admitted = bool(host_vars.get(f"{prefix}_previous_password"))
+    # Before the first rotation there is no other.
+    return Login(user, other if admitted else "", other if given and not admitted else "")
+
+
+def database_logins(cluster: Mapping[str, Any], name: str, passwords: Sequence[str]) -> list[dict[str, Any]]:
+    """The users of a database for role postgresql; the passwords are those of the login in use and of the one before."""
+    target = cluster[name]
+    admitted = [(user, secret) for user, secret in zip((target["user"], target["previous"]), passwords) if user]
+    return [
+        {
+            "name": user,
+            "password": secret,
+            "member_of": [target["owner"]],
+            "act_as": target["owner"],
+            "connection_limit": cluster["connection_limits"][name],
+        }
+        for user, secret in admitted
+    ] + ([{"name": target["barred"], "login": False, "member_of": []}] if target["barred"] else [])
+
+
+def setting(host_vars: Mapping[str, Any], name: str) -> Any:
+    """A variable of role airflow on the host, or its default."""
+    return _get(host_vars, name)
+
+
 def is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
@@ -126,14 +168,14 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         "host": database_host,
         "port": database_port,
         "name": _get(common, "airflow_database_name"),
-        "user": _get(common, "airflow_database_user"),
+        **login(common, "airflow_database")._asdict(),
         "owner": f"{_get(common, 'airflow_database_user')}_owner",
     }
     results: dict[str, Any] = {
         "host": database_host,
         "port": database_port,
         "name": _get(common, "airflow_results_database_name"),
-        "user": _get(common, "airflow_results_database_user"),
+        **login(common, "airflow_results_database")._asdict(),
         "owner": f"{_get(common, 'airflow_results_database_user')}_owner",
     }
 
@@ -217,10 +259,11 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
             {
                 "type": "hostssl" if tls else "host",
                 "database": target["name"],
-                "user": target["user"],
+                "user": user,
                 "address": client,
             }
             for target, components in ((database, METADATA_CLIENTS), (results, RESULTS_CLIENTS))
+            for user in filter(None, (target["user"], target["previous"]))
             for client in clients(components)
         ],
         "broker_clients": clients(BROKER_CLIENTS),

@@ -186,6 +186,10 @@ def load_certificates(text: object) -> list[Any]:
     return found
 
 
+def pem(certificate: Any) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
 def fingerprint(certificate: Any) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()
 

@@ -218,6 +218,21 @@ def test_a_secret_that_is_no_longer_needed_is_ignored() -> None:
     assert lines(airflow_jwt_secret="changeme") == []
 
 
+def test_what_a_rotation_has_written() -> None:
+    rotated: dict[str, Any] = {"airflow_rotation": {"secret": "tls", "stage": 1}, "airflow_database_login": "airflow_2"}
+    pair: dict[str, Any] = {"airflow_ca_key": CA_KEY, "airflow_ca_certificate": pki.new_ca(CA_KEY, "c")}
+    assert lines(**rotated, **pair, airflow_ca_next_key=CA_KEY) == []
+    assert lines(airflow_rotation={}, airflow_database_login="", airflow_jwt_other_key="", airflow_ca_next_key="") == []
+    (found,) = lines(airflow_rotation={"secret": "tls", "stage": 9})
+    assert found.startswith("airflow_rotation — has stage 9, and a rotation of tls has 1 to 3 — restore the file of secrets, or")
+    (found,) = lines(airflow_results_database_login="somebody")
+    assert found == "airflow_results_database_login — is somebody — write airflow_results or airflow_results_2, or remove it"
+    (found,) = lines(airflow_jwt_other_key=CA_KEY)
+    assert found.startswith("airflow_jwt_other_key — is no Ed25519 key (PEM)")
+    (found,) = lines(airflow_ca_next_key=pki.new_key())
+    assert found.startswith("airflow_ca_next_key — does not belong to any certificate in airflow_ca_certificate")
+
+
 def test_trusted_keys() -> None:
     key = pki.new_jwt_key()
     public = pki.public_pem(pki.load_private_key(key).public_key())
@@ -380,6 +395,22 @@ def test_hosts_with_the_inventorys_keys() -> None:
     ]
     for local in unreadable:
         assert told(inventory, db1={"ansible_local": local}) == ([], [])
+
+
+def test_a_key_that_is_being_rotated_is_no_news() -> None:
+    inventory = sound()
+    facts = {
+        "db1": keys_of(
+            inventory, airflow_jwt_private_key=pki.new_jwt_key(), airflow_api_secret_key="another-one-of-40-characters"
+        )
+    }
+    assert [text.partition(" ")[0] for text in told(inventory, **facts)[1]] == [
+        "airflow_api_secret_key",
+        "airflow_jwt_private_key",
+    ]
+    for host in inventory.hosts.values():
+        host["airflow_rotation"] = {"secret": "jwt", "stage": 2}  # type: ignore[index]
+    assert [text.partition(" ")[0] for text in told(inventory, **facts)[1]] == ["airflow_api_secret_key"]
 
 
 def test_a_host_with_another_fernet_key() -> None:
