@@ -4,17 +4,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import pwd
 import re
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.windfarm.airflow.plugins.module_utils import database_script
 from ansible_collections.windfarm.airflow.plugins.module_utils.release import read_manifest
+from ansible_collections.windfarm.airflow.plugins.module_utils.release_script import ScriptError, run_script
 from ansible_collections.windfarm.airflow.plugins.module_utils.services import read_environment
 
 ENVIRONMENT = "/etc/airflow/cli/environment"
@@ -40,20 +38,46 @@ def shortages(minimum: Mapping[str, int], directory: str) -> list[str]:
     return [f"{name} {found[name]}, at least {least}" for name, least in minimum.items() if found[name] < int(least)]
 
 
-def judge(revisions: Mapping[str, list[str]], migrations: Mapping[str, Mapping[str, list[str]]]) -> list[str]:
-    """Tables whose schema is behind the release; DatabaseError when it is ahead of it."""
-    behind = []
-    for table, known in migrations.items():
-        present = revisions.get(table, [])
-        strange = set(present) - set(known["revisions"])
-        if strange:
-            raise DatabaseError(
-                f"the database's schema ({table} {', '.join(sorted(strange))}) is newer than this release; "
-                "set airflow_version to the release that wrote it, or newer"
-            )
-        if present != known["heads"]:
-            behind.append(table)
-    return behind
+def ahead(revisions: Mapping[str, list[str]], migrations: Mapping[str, Mapping[str, list[str]]]) -> dict[str, list[str]]:
+    """Revisions of the database that the release does not know, by table."""
+    strange = {table: sorted(set(revisions.get(table, [])) - set(known["revisions"])) for table, known in migrations.items()}
+    return {table: found for table, found in strange.items() if found}
+
+
+def behind(revisions: Mapping[str, list[str]], migrations: Mapping[str, Mapping[str, list[str]]]) -> list[str]:
+    """Tables whose schema is not the release's."""
+    return [table for table, known in migrations.items() if revisions.get(table, []) != known["heads"]]
+
+
+def judge(
+    revisions: Mapping[str, list[str]], migrations: Mapping[str, Mapping[str, list[str]]], upgrade: bool = True
+) -> list[str]:
+    """Tables whose schema is behind the release; DatabaseError when it is ahead of it, or would be changed unasked."""
+    for table, strange in ahead(revisions, migrations).items():
+        raise DatabaseError(
+            f"the database's schema ({table} {', '.join(strange)}) is newer than this release; "
+            "set airflow_version to the release that wrote it, or newer"
+        )
+    pending = behind(revisions, migrations)
+    written = [f"{table} {', '.join(revisions[table])}" for table in pending if revisions.get(table)]
+    if written and not upgrade:
+        raise DatabaseError(
+            f"the database has the schema of an older release ({'; '.join(written)}), and other components still run with it; "
+            "run playbooks/upgrade.yml, which backs it up first"
+        )
+    return pending
+
+
+def newer_release(directory: str, revisions: Mapping[str, list[str]]) -> str:
+    """A release on this host whose schema the database has; DatabaseError where there is none."""
+    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else []:
+        manifest = read_manifest(os.path.join(directory, name))
+        if manifest and not behind(revisions, manifest["migrations"]):
+            return os.path.join(directory, name)
+    raise DatabaseError(
+        f"no release in {directory} has the database's schema, and only the one that migrated it can take that back; "
+        "set airflow_version to it, run upgrade.yml, and then roll back"
+    )
 
 
 class Database:
@@ -73,43 +97,10 @@ class Database:
         return manifest["migrations"]
 
     def _with_release(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """Runs the script with the release's Python, unprivileged; nothing of the question stands in argv or a file."""
-        account = pwd.getpwnam(USER)
-        source = database_script.__loader__.get_source(database_script.__name__)  # type: ignore[union-attr]
-        reading, writing = os.pipe()
-
-        def become() -> None:
-            os.dup2(writing, 3, inheritable=True)
-            os.initgroups(USER, account.pw_gid)
-            os.setgid(account.pw_gid)
-            os.setuid(account.pw_uid)
-
-        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
-            [os.path.join(self.release, "bin", "python"), "-c", source],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=account.pw_dir,
-            env={
-                "PATH": f"{self.release}/bin:/usr/bin:/bin",
-                "HOME": account.pw_dir,
-                "PYTHONSAFEPATH": "1",
-                **self.environment,
-            },
-            preexec_fn=become,
-            close_fds=False,
-            pass_fds=(),
-        )
-        os.close(writing)
-        output, _unused = process.communicate(json.dumps(question))
-        with os.fdopen(reading) as answers:
-            text = answers.read()
-        answer = json.loads(text) if text else {"error": f"exit status {process.returncode}"}
-        if "error" in answer:
-            tail = "\n".join(output.strip().splitlines()[-15:])
-            raise DatabaseError(f"{question['do']} failed: {answer['error']}\n{tail}")
-        return answer
+        try:
+            return run_script(self.release, USER, self.environment, database_script, question)
+        except ScriptError as error:
+            raise DatabaseError(f"{question['do']} failed: {error}") from None
 
     def wait(self, admin: Mapping[str, str] | None, seconds: float) -> dict[str, Any]:
         """What the database holds, once it answers."""
@@ -138,6 +129,12 @@ class Database:
 
     def apply(self, migrate: bool, admin: Mapping[str, str] | None, comment: str) -> None:
         self._run({"do": "apply", "migrate": migrate, "admin": admin, "comment": comment})
+
+    def downgrade(self, revisions: Mapping[str, list[str]], migrations: Mapping[str, Mapping[str, list[str]]]) -> None:
+        """Back to the heads of a release, with the release that has made the schema: only that one knows the way."""
+        targets = {table: migrations[table]["heads"][0] for table in ahead(revisions, migrations)}
+        newer = Database(newer_release(os.path.dirname(self.release), revisions), None)
+        newer._run({"do": "downgrade", "targets": targets})
 
 
 _FERNET = re.compile(r"\bfernet:([0-9a-f]+)")

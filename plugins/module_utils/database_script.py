@@ -75,6 +75,18 @@ def apply(question: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def downgrade(question: dict[str, Any]) -> dict[str, Any]:
+    """FAB's tables first: they were made on top of Airflow's."""
+    from airflow.cli import cli_parser
+
+    parser = cli_parser.get_parser()
+    for table, command in (("alembic_version_fab", "fab-db"), ("alembic_version", "db")):
+        if table in question["targets"]:
+            arguments = parser.parse_args([command, "downgrade", "--to-revision", question["targets"][table], "--yes"])
+            arguments.func(arguments)
+    return {}
+
+
 def set_comment(text: str) -> None:
     import psycopg2
     from psycopg2 import sql
@@ -107,7 +119,7 @@ def set_admin(wanted: dict[str, str]) -> None:
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
     try:
-        result = {"look": look, "apply": apply}[asked["do"]](asked)
+        result = {"look": look, "apply": apply, "downgrade": downgrade}[asked["do"]](asked)
     except Exception as error:
         result = {"error": f"{type(error).__name__}: {error}"}
     with os.fdopen(3, "w") as answers:

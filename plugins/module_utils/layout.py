@@ -23,11 +23,15 @@ def dashed(component: str) -> str:
     return component.replace("_", "-")
 
 
-def components_of(catalog: Mapping[str, Mapping[str, Any]], group_names: Collection[str]) -> list[dict[str, Any]]:
-    """The components that a host with these groups runs, with the paths that follow from their names."""
+def components_of(
+    catalog: Mapping[str, Mapping[str, Any]], group_names: Collection[str], only: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """The components that a host with these groups runs, or only those, with the paths that follow from their names."""
+    if unknown := set(only) - set(catalog):
+        raise ValueError(f"airflow_components: {', '.join(sorted(unknown))} is none of {', '.join(catalog)}")
     here = []
     for name, entry in catalog.items():
-        if not set(entry["groups"]) & set(group_names):
+        if not set(entry["groups"]) & set(group_names) or (only and name not in only):
             continue
         instance = entry.get("instance", "")
         directory = dashed(name)
@@ -185,6 +189,8 @@ def _services(components: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "config": component["config"],
             "instance": component.get("instance", ""),
             "health": component["health"],
+            "database": "database" in component.get("secrets", ()),
+            "unless": component.get("unless", ""),
         }
         for component in components
         if "exec" in component

@@ -14,11 +14,15 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # Written last: a directory without it is what an interrupted run left.
 MANIFEST = "release.json"
+# 375 MB of a compiled release (3.3.2, measured), which uv's cache shares where it can link, and as much for what users add.
+NEEDED_MB = 800
+# Beside the releases: the names of those that were proven to serve, the newest last.
+HISTORY = ".history"
 # Table of the revision in the database -> folder of the migrations in site-packages.
 MIGRATIONS = {
     "alembic_version": "airflow/migrations/versions",
@@ -47,8 +51,73 @@ def read_manifest(path: str) -> dict[str, Any] | None:
     try:
         with open(os.path.join(path, MANIFEST), encoding="utf-8") as file:
             return json.load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def history(directory: str) -> list[str]:
+    """Names of the releases that have served on this host, the newest last."""
+    try:
+        with open(os.path.join(directory, HISTORY), encoding="utf-8") as file:
+            return file.read().split()
+    except FileNotFoundError:
+        return []
+
+
+def remember(path: str) -> None:
+    """Note that a release serves."""
+    directory, name = os.path.split(path)
+    known = history(directory)
+    if not name or not os.path.isdir(directory) or known[-1:] == [name]:
+        return
+    new = os.path.join(directory, f"{HISTORY}.new")
+    with open(new, "w", encoding="utf-8") as file:
+        file.writelines(f"{one}\n" for one in [*known, name][-20:])
+    os.rename(new, os.path.join(directory, HISTORY))
+
+
+def previous(directory: str, name: str) -> str:
+    """The release that served before this one; empty where none is known."""
+    return next((one for one in reversed(history(directory)) if one != name), "")
+
+
+def in_use(directory: str) -> set[str]:
+    """Names of the releases that a process runs from, or that a unit on the disk names."""
+    pattern = re.compile(re.escape(directory.rstrip("/")).encode() + rb"/([A-Za-z0-9][^/\0\s:\"']*)")
+    found: set[bytes] = set()
+    patterns = ("/etc/systemd/system/airflow-*.service", "/etc/airflow/*/unit", "/etc/airflow/.good/*/unit.service")
+    units = [path for one in patterns for path in glob.glob(one)]
+    processes = [f"/proc/{pid}/{name}" for pid in os.listdir("/proc") if pid.isdigit() for name in ("cmdline", "environ", "maps")]
+    for path in units + processes:
+        try:
+            with open(path, "rb") as file:
+                found.update(pattern.findall(file.read()))
+        # Processes end while they are looked at; kernel threads have no maps.
+        except OSError:
+            continue
+    return {name.decode(errors="replace") for name in found}
+
+
+def superfluous(directory: str, name: str) -> list[str]:
+    """Releases that nothing needs: not the one that is asked for, nor the one before it, nor any that runs."""
+    present = [one for one in sorted(os.listdir(directory)) if not one.startswith(".")] if os.path.isdir(directory) else []
+    # Two are always kept, so the processes need not be looked at.
+    if len(present) <= 2:
+        return []
+    # What serves now is the newest of the history: a release that is only asked for does not push out the one before it.
+    now = next(iter(history(directory)[-1:]), name)
+    kept = {name, previous(directory, name), now, previous(directory, now)} | in_use(directory)
+    return [one for one in present if one not in kept and os.path.isdir(os.path.join(directory, one))]
+
+
+def prune(directory: str, names: Sequence[str]) -> None:
+    with exclusive(directory):
+        for name in names:
+            path = os.path.join(directory, name)
+            # Without it the rest is what an interrupted run left.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(path, MANIFEST))
+            shutil.rmtree(path)
 
 
 def heads(site_packages: str) -> dict[str, dict[str, list[str]]]:
@@ -120,6 +189,12 @@ def build(path: str, python: str, parameters: Mapping[str, Any], manifest: Mappi
         if read_manifest(path):
             return
         shutil.rmtree(path, ignore_errors=True)
+        free = shutil.disk_usage(releases).free // 2**20
+        if free < NEEDED_MB:
+            raise ReleaseError(
+                f"{releases} has {free} MB left, a release and the packages that it is made of need {NEEDED_MB}; make room, "
+                "or set airflow_releases_directory"
+            )
         if parameters["uv_upload"]:
             os.makedirs(os.path.dirname(uv), exist_ok=True)
             shutil.copyfile(parameters["uv_upload"], f"{uv}.new")

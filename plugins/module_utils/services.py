@@ -24,9 +24,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.windfarm.airflow.plugins.module_utils.host_files import ensure_directory, write
+from ansible_collections.windfarm.airflow.plugins.module_utils.last_good import LastGood, unit_hash, unit_release
+from ansible_collections.windfarm.airflow.plugins.module_utils.release import read_manifest, remember
 
 UNITS = "/etc/systemd/system"
+# Operators' and playbooks' files: while one is there, workers or the scheduler do not start, not even at boot.
 DRAINED = "/etc/airflow/drained"
+PAUSED = "/etc/airflow/paused"
+HELD = "held.conf"
 PROBE = "/usr/local/lib/airflow/probe.py"
 MARKER = "# windfarm.airflow: "
 RUNNING = "/run/airflow"
@@ -150,6 +155,17 @@ class _Verified(http.client.HTTPSConnection):
 
 
 def ask_http(health: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether the path gives the expected status, and `first_requests` any answer but a server's error."""
+    for path in health.get("first_requests", []):
+        status, detail = _status_of(health, path)
+        if not 0 < status < 500:
+            return False, detail
+    status, detail = _status_of(health, health["path"])
+    return status == int(health["status"]), detail
+
+
+def _status_of(health: Mapping[str, Any], path: str) -> tuple[int, str]:
+    """HTTP status, 0 where there is none, and what to say of it."""
     address, port = str(health["address"]), int(health["port"])
     connection: http.client.HTTPConnection
     try:
@@ -158,15 +174,15 @@ def ask_http(health: Mapping[str, Any]) -> tuple[bool, str]:
         else:
             connection = http.client.HTTPConnection(address, port, timeout=5)
     except OSError as error:
-        return False, f"{health['ca']}: {error}"
+        return 0, f"{health['ca']}: {error}"
     try:
-        connection.request("GET", health["path"])
+        connection.request("GET", path)
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        return False, f"port {health['port']}: {error}"
+        return 0, f"port {port}: {error}"
     finally:
         connection.close()
-    return status == int(health["status"]), f"port {health['port']}: HTTP status {status}"
+    return status, f"port {port}: HTTP status {status}"
 
 
 def ask_probe(python: str, question: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[bool, str]:
@@ -198,6 +214,8 @@ class Host:
         drain_timeout: float,
         restart: str,
         check: bool,
+        fall_back: bool = False,
+        backup: str = "",
     ) -> None:
         self.services = services
         self.hashes = hashes
@@ -206,6 +224,8 @@ class Host:
         self.drain_timeout = drain_timeout
         self.restart = restart
         self.check = check
+        self.falls_back = fall_back
+        self.backup = backup
         self.actions: list[str] = []
         self.notes: list[str] = []
         self._enable: list[str] = []
@@ -214,8 +234,10 @@ class Host:
     # What is wanted --------------------------------------------------------
 
     def wanted_hash(self, service: Mapping[str, Any]) -> str:
-        """What entry prepare has rendered, or in check mode would write."""
-        return self.hashes.get(service["service"], "")
+        """What entry prepare has rendered, or in check mode would write; where it has not run, what is on disk."""
+        if service["service"] in self.hashes:
+            return self.hashes[service["service"]]
+        return unit_hash(f"{service['config']}/unit" if service["instance"] else f"{UNITS}/{service['service']}.service")
 
     def units(self, service: Mapping[str, Any]) -> list[str]:
         if service["instance"]:
@@ -260,10 +282,108 @@ class Host:
         for service, unit in chosen:
             if unit:
                 self.finish_colours(service, unit, state, failed.get(unit))
+        for service, unit in waiting:
+            if unit not in failed:
+                self.keep_good(service)
+            elif self.falls_back and not service["instance"]:
+                failed[unit] += self.return_to_good(service, unit)
         self.apply_enablement()
         problems += failed.values()
         if problems:
             raise ServicesError("\n".join(problems))
+
+    def keep_good(self, service: Mapping[str, Any]) -> None:
+        """What it is proven to run with, to come back to. A worker's other colour is its own way back."""
+        release = unit_release(f"{service['config']}/unit" if service["instance"] else f"{UNITS}/{service['service']}.service")
+        remember(release)
+        if not service["instance"]:
+            LastGood(service["service"], service["config"]).keep()
+
+    def return_to_good(self, service: Mapping[str, Any], unit: str) -> str:
+        """The files that it was last healthy with, where their release still fits the database; what came of it."""
+        good = LastGood(service["service"], service["config"])
+        if not good.there() or good.hash() == self.wanted_hash(service):
+            return ""
+        before, now = (read_manifest(path) for path in (good.release(), unit_release(f"{UNITS}/{unit}")))
+        if service["database"] and (not before or not now or before["migrations"] != now["migrations"]):
+            self.act(f"stop {unit}", "stop", unit)
+            named = f"-e rollback_backup={self.backup}" if self.backup else "with the backup that was made before the migration"
+            return (
+                f"\n{unit} was stopped, since the release before cannot run on the migrated database. Two ways out: mend the "
+                f"cause and run upgrade.yml again; or set airflow_version back and run rollback.yml {named}"
+            )
+        good.put_back()
+        systemctl("daemon-reload")
+        self.act(f"restart {unit} with its last healthy files", "restart", "--no-block", unit)
+        self.hashes = {**self.hashes, service["service"]: good.hash()}
+        failure = self.wait_healthy([(service, unit)]).get(unit)
+        return f"\nWith its last healthy files: {failure}" if failure else f"\n{unit} runs with its last healthy files again"
+
+    def restart_stale(self) -> None:
+        """Only what runs, and with something else than what is on disk."""
+        state = show([unit for service in self.services for unit in self.units(service)])
+
+        def stale(service: Mapping[str, Any]) -> bool:
+            return any(
+                state[unit]["ActiveState"] in ("active", "activating", "reloading")
+                and running_hash(unit) != self.wanted_hash(service)
+                for unit in self.units(service)
+            )
+
+        self.services = [service for service in self.services if stale(service)]
+        self.converge()
+
+    # Stopping ---------------------------------------------------------------
+
+    def hold(self) -> None:
+        """What ends from now on stays down: after a migration, an old release would be started again and again in vain."""
+        for service in self.services:
+            (unit,) = self.units(service)
+            path = f"{UNITS}/{unit}.d/{HELD}"
+            if service["database"] and os.path.exists(f"{UNITS}/{unit}") and not os.path.exists(path):
+                self.actions.append(f"hold {unit}")
+                if not self.check:
+                    ensure_directory({"path": os.path.dirname(path), "mode": "0755"}, False)
+                    write(path, "[Service]\nRestart=no\n", {"mode": "0644"})
+        if self.actions and not self.check:
+            systemctl("daemon-reload")
+
+    def release_hold(self, unit: str) -> None:
+        path = f"{UNITS}/{unit}.d/{HELD}"
+        if os.path.exists(path):
+            self.actions.append(f"release {unit}")
+            if not self.check:
+                os.unlink(path)
+                os.rmdir(os.path.dirname(path)) if not os.listdir(os.path.dirname(path)) else None
+                systemctl("daemon-reload")
+
+    def stop(self, workers: str) -> None:
+        """Down until something starts it: workers first, which need the others to finish their tasks."""
+        state = show([unit for service in self.services for unit in self.units(service)])
+        up = ("active", "activating", "reloading", "deactivating")
+
+        def running(coloured: bool) -> list[str]:
+            return [
+                unit
+                for service in self.services
+                if bool(service["instance"]) == coloured
+                for unit in self.units(service)
+                if state[unit]["ActiveState"] in up
+            ]
+
+        ending = running(coloured=True)
+        for unit in ending:
+            if state[unit]["ActiveState"] != "deactivating":
+                self.act(f"let {unit} finish its tasks and stop", "stop", "--no-block", unit)
+            if workers == "kill":
+                self.act(f"kill {unit} and its tasks", "kill", "--signal=SIGKILL", unit)
+        if ending and not self.check:
+            self.wait_inactive(ending, True)
+        plain = running(coloured=False)
+        for unit in plain:
+            self.act(f"stop {unit}")
+        if plain and not self.check:
+            systemctl("stop", *plain)
 
     def start_plain(self, service: Mapping[str, Any], state: Mapping[str, Mapping[str, str]]) -> str:
         (unit,) = self.units(service)
@@ -271,12 +391,23 @@ class Host:
         wanted = self.wanted_hash(service)
         active = properties.get("ActiveState") in ("active", "activating", "reloading")
         current = running_hash(unit) == wanted
+        self.release_hold(unit)
+        if self.is_kept_down(service):
+            return ""
         if not active:
             self.act(f"start {unit}", "start", "--no-block", unit)
         elif not current:
             self.act(f"restart {unit}", "restart", "--no-block", unit)
         self.enable(unit, properties)
         return unit
+
+    def is_kept_down(self, service: Mapping[str, Any]) -> bool:
+        path = service["unless"]
+        if not path or not os.path.exists(path):
+            return False
+        word = "drained" if path == DRAINED else "paused"
+        self.notes.append(f"{service['service']} is {word} ({path}) and is left so")
+        return True
 
     def enable(self, unit: str, properties: Mapping[str, str]) -> None:
         if properties.get("UnitFileState") != "enabled":
@@ -311,8 +442,7 @@ class Host:
         for colour, properties in found.items():
             if properties.get("ActiveState") == "deactivating":
                 self.note_draining(unit_of[colour], properties)
-        if os.path.exists(DRAINED):
-            self.notes.append(f"{service['service']} is drained ({DRAINED}) and is left so")
+        if self.is_kept_down(service):
             return ""
         choice = choose_colour(
             {colour: properties.get("ActiveState", "inactive") for colour, properties in found.items()},
@@ -440,7 +570,10 @@ class Host:
         question = {**health, "since": since(properties["ExecMainStartTimestamp"])}
         if "name" in health:
             question["name"] = health["name"].replace("@COLOUR@", colour)
-        answer = ask_probe(self.python, question, read_environment(f"{config}/environment"))
+        environment = read_environment(f"{config}/environment")
+        # Its own release: the one that it goes back to may be another than the run's.
+        python = f"{environment['AIRFLOW_RELEASE']}/bin/python" if "AIRFLOW_RELEASE" in environment else self.python
+        answer = ask_probe(python, question, environment)
         # A worker that reaches no webserver takes tasks and loses each of them.
         if answer[0] and "webserver" in health:
             reached, detail = ask_http(health["webserver"])
@@ -508,7 +641,8 @@ class Host:
                 paths.append(f"{UNITS}/{target_of(stem)}")
         self.apply_enablement()
         self._disable = []
-        for path in [*paths, f"{UNITS}/{unit}"]:
+        LastGood(stem, config).forget()
+        for path in [*paths, f"{UNITS}/{unit}.d", f"{UNITS}/{unit}"]:
             if os.path.isdir(path):
                 shutil.rmtree(path)
             elif os.path.exists(path):

@@ -11,7 +11,7 @@ version_added: 0.1.0
 description:
   - Waits for PostgreSQL, migrates when a migration is pending (Airflow's own and FAB's), and keeps one admin user as declared.
   - Looks by SQL first and starts Airflow only when there is something to do, once for all of it.
-  - Refuses a database whose schema is newer than the release.
+  - Refuses a database whose schema is newer than the release and, unless O(upgrade), one that holds the schema of an older one.
 options:
   release:
     description: Folder of the release on this host that the database is migrated to. Needed for O(state=migrated).
@@ -21,10 +21,18 @@ options:
     type: dict
     default: {}
   state:
-    description: V(migrated) brings the database up to date; V(verified) only reads, and fails when it is not.
+    description:
+      - V(migrated) brings the database up to date; V(verified) only reads, and fails when it is not.
+      - V(compared) only reads, and returns RV(pending) and RV(ahead).
+      - V(downgraded) takes the schema back to the release's, with a newer release of this host that knows the way. It loses what
+        only the newer schema can hold.
     type: str
-    choices: [migrated, verified]
+    choices: [migrated, verified, compared, downgraded]
     default: migrated
+  upgrade:
+    description: Whether a schema that an older release has made may be migrated. An empty database always is.
+    type: bool
+    default: false
   host:
     description: Inventory name of the host that is asked, for the message of V(verified).
     type: str
@@ -94,6 +102,10 @@ pending:
   type: list
   elements: str
   sample: [alembic_version]
+ahead:
+  description: Revisions of the database, by table, that the release does not know.
+  returned: success
+  type: dict
 admin:
   description: What of the admin user was not as declared before this run.
   returned: success
@@ -109,6 +121,8 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.database import (
     Database,
     DatabaseError,
     admin_wrong,
+    ahead,
+    behind,
     fernet_comment,
     judge,
     shortages,
@@ -140,12 +154,33 @@ def unprepared(admin: dict[str, str] | None, wait: float) -> dict[str, Any]:
     return {"pending": pending, "admin": admin_wrong(found["admin"]) if admin else []}
 
 
+def compare(module: AnsibleModule, database: Database, downgrade: bool) -> None:
+    """How the database's schema stands to a release's; ends the module."""
+    parameters = module.params
+    try:
+        migrations = parameters["migrations"] or database.migrations()
+        revisions = database.wait(None, parameters["wait"])["revisions"]
+        newer = ahead(revisions, migrations)
+        if downgrade and newer and not module.check_mode:
+            database.downgrade(revisions, migrations)
+    except (DatabaseError, OSError, KeyError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=downgrade and bool(newer),
+        pending=[] if newer else behind(revisions, migrations),
+        ahead=newer,
+        empty=not revisions,
+        diff={"before": f"{newer}\n" if downgrade and newer else "", "after": ""},
+    )
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "release": {"type": "path"},
             "migrations": {"type": "dict", "default": {}},
-            "state": {"type": "str", "choices": ["migrated", "verified"], "default": "migrated"},
+            "state": {"type": "str", "choices": ["migrated", "verified", "compared", "downgraded"], "default": "migrated"},
+            "upgrade": {"type": "bool", "default": False},
             "host": {"type": "str", "default": ""},
             "wait": {"type": "int", "default": 120},
             "admin": {
@@ -162,14 +197,22 @@ def main() -> None:
             "resource_check": {"type": "str", "choices": ["enforce", "warn", "skip"], "default": "skip"},
             "minimum": {"type": "dict", "default": {}},
         },
-        required_if=[("state", "migrated", ("release",)), ("state", "verified", ("migrations",))],
+        required_if=[
+            ("state", "migrated", ("release",)),
+            ("state", "verified", ("migrations",)),
+            ("state", "compared", ("migrations",)),
+            ("state", "downgraded", ("release",)),
+        ],
         supports_check_mode=True,
     )
     parameters = module.params
     admin = parameters["admin"]
     module.no_log_values = {admin["password"]} if admin else set()
     database = Database(parameters["release"])
-    verified = parameters["state"] == "verified"
+    state = parameters["state"]
+    verified = state == "verified"
+    if state in ("compared", "downgraded"):
+        compare(module, database, state == "downgraded")
     if module.check_mode and not database.prepared():
         module.exit_json(changed=not verified, **unprepared(admin, parameters["wait"]))
     try:
@@ -177,7 +220,7 @@ def main() -> None:
         migrations = parameters["migrations"] or migrations
         found = database.wait(admin, parameters["wait"])
         comment = fernet_comment(found, parameters["fernet_fingerprints"])
-        pending = judge(found["revisions"], migrations)
+        pending = judge(found["revisions"], migrations, verified or parameters["upgrade"])
         wrong = admin_wrong(found["admin"]) if admin else []
         check_resources(module, new=not found["revisions"])
         if verified and pending:
@@ -196,6 +239,7 @@ def main() -> None:
     module.exit_json(
         changed=bool(pending or wrong or (comment and not verified)),
         pending=pending,
+        ahead={},
         admin=wrong,
         diff={
             "before": before + "".join(f"admin {name}: other\n" for name in wrong),

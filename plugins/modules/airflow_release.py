@@ -13,6 +13,8 @@ description:
   - The release is named after the version, the lock and the host's Python, so the same inventory always means the same release.
   - The lock, uv and wheels come from the controller, and only when the release is missing.
   - An interrupted build is begun anew by the next run.
+  - Removes releases that nothing needs any more. It keeps the one that is asked for, the one that served before it, and each that
+    a process still runs from.
 options:
   version:
     description: Airflow version.
@@ -129,6 +131,11 @@ migrations:
   description: Heads and revisions of each table of schema revisions that this release knows; empty while it is missing.
   returned: success
   type: dict
+previous:
+  description: Name of the release that served on this host before this one; empty where none is known.
+  returned: success
+  type: str
+  sample: 3.2.2-0d54cb98aa
 python:
   description: Minor version of the Python that it is built with.
   returned: success
@@ -143,7 +150,10 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.release import (
     ReleaseError,
     build,
     describe_python,
+    previous,
+    prune,
     read_manifest,
+    superfluous,
 )
 from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import Host, ServerError
 
@@ -196,9 +206,13 @@ def main() -> None:
             described = {"name": name, "version": parameters["version"], "python": python["version"]}
             build(path, python["path"], parameters, described)
             manifest = read_manifest(path)
+        old = superfluous(parameters["directory"], name) if manifest else []
+        if old and not module.check_mode:
+            prune(parameters["directory"], old)
     except (ReleaseError, ServerError, OSError) as error:
         module.fail_json(msg=str(error))
     actions = host.actions + ([] if present else [f"build {path}"])
+    actions += [f"remove {os.path.join(parameters['directory'], one)}" for one in old]
     uv = os.path.join(os.path.dirname(parameters["directory"]), "uv", parameters["uv_digest"])
     module.exit_json(
         changed=bool(actions),
@@ -208,6 +222,7 @@ def main() -> None:
         python=python["version"],
         architecture=python["architecture"],
         migrations=(manifest or {}).get("migrations", {}),
+        previous=previous(parameters["directory"], name),
         present=present,
         uv_present=bool(parameters["uv_digest"]) and os.path.exists(uv),
     )

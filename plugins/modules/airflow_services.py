@@ -42,21 +42,50 @@ options:
         description: How it is asked whether it works; kind is http, job or celery.
         type: dict
         required: true
+      database:
+        description: Whether it uses the metadata database, so that it runs only on the schema of its own release.
+        type: bool
+        default: false
+      unless:
+        description: A file that keeps the service from starting while it is there.
+        type: str
+        default: ""
   hashes:
-    description: Return value C(hashes) of M(windfarm.airflow.airflow_files), so that check mode sees what it did not write.
+    description:
+      - Return value C(hashes) of M(windfarm.airflow.airflow_files), so that check mode sees what it did not write.
+      - Without a service's hash, the unit on disk counts.
     type: dict
     default: {}
   python:
-    description: Interpreter of the release, which the probe runs with.
+    description: Interpreter of the release, which the probe runs with where a service's environment names none.
     type: path
-    required: true
+    default: ""
   state:
     description:
       - V(converged) brings the services of this host up; those that no group asks for any more are returned as RV(leaving).
       - V(removed) removes those, a worker after its tasks have ended. It refuses the last of its kind.
+      - V(restarted) restarts what runs with something else than what is on disk, and starts nothing.
+      - V(stopped) stops the services, until a run or the next boot starts them.
+      - V(held) lets run what runs, but what uses the database and ends is not started again, until it is converged.
     type: str
-    choices: [converged, removed]
+    choices: [converged, removed, restarted, stopped, held]
     default: converged
+  fall_back:
+    description:
+      - What a service does that does not become healthy. With V(true) it gets back the files that it was last healthy with.
+      - Where their release does not know the schema of the database any more, the service is stopped instead.
+      - The task fails in both cases.
+    type: bool
+    default: false
+  backup:
+    description: Name of the backup that was made before a migration, for that message.
+    type: str
+    default: ""
+  workers:
+    description: How O(state=stopped) stops workers. V(drain) waits O(drain_timeout) for their tasks, V(kill) ends them.
+    type: str
+    choices: [drain, kill]
+    default: drain
   health_timeout:
     description: Seconds until a service must be healthy.
     type: int
@@ -147,11 +176,20 @@ def main() -> None:
                     "config": {"type": "path", "required": True},
                     "instance": {"type": "str", "default": ""},
                     "health": {"type": "dict", "required": True},
+                    "database": {"type": "bool", "default": False},
+                    "unless": {"type": "str", "default": ""},
                 },
             },
             "hashes": {"type": "dict", "default": {}},
-            "python": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["converged", "removed"], "default": "converged"},
+            "python": {"type": "path", "default": ""},
+            "state": {
+                "type": "str",
+                "choices": ["converged", "removed", "restarted", "stopped", "held"],
+                "default": "converged",
+            },
+            "fall_back": {"type": "bool", "default": False},
+            "backup": {"type": "str", "default": ""},
+            "workers": {"type": "str", "choices": ["drain", "kill"], "default": "drain"},
             "health_timeout": {"type": "int", "default": 180},
             "drain_timeout": {"type": "int", "default": 3600},
             "restart": {"type": "str", "choices": ["overlap", "wait"], "default": "overlap"},
@@ -171,14 +209,18 @@ def main() -> None:
         drain_timeout=parameters["drain_timeout"],
         restart=parameters["restart"],
         check=module.check_mode,
+        fall_back=parameters["fall_back"],
+        backup=parameters["backup"],
     )
     problem = None
     try:
         if parameters["state"] == "removed":
             proven = [name for name, hosts in parameters["members"].items() if set(hosts) & set(parameters["healthy"])]
             host.remove(parameters["catalog"], parameters["peers"], proven)
+        elif parameters["state"] == "stopped":
+            host.stop(parameters["workers"])
         else:
-            host.converge()
+            {"converged": host.converge, "restarted": host.restart_stale, "held": host.hold}[parameters["state"]]()
     except (ServicesError, OSError) as error:
         problem = str(error)
     answer = {

@@ -60,8 +60,11 @@ ENVIRONMENT = {
 # Who signs tokens: the key is a file beside the environment file, which systemd may hand on as a credential.
 SIGNERS = {"scheduler", "webserver"}
 
-ENVIRONMENT_FILE = re.compile(r"file /etc/airflow/([a-z-]+)(?:@[\w.-]+)?/environment")
-KEY_FILE = re.compile(r"file (?:/etc/airflow/([a-z-]+)/|/run/credentials/airflow-([a-z-]+)\.service/)jwt\.pem")
+# In .good, root's copies of what each service was last healthy with.
+ENVIRONMENT_FILE = re.compile(r"file /etc/airflow/(?:\.good/airflow-)?([a-z-]+)(?:@[\w.-]+)?/environment")
+KEY_FILE = re.compile(
+    r"file (?:/etc/airflow/(?:\.good/airflow-)?([a-z-]+)/|/run/credentials/airflow-([a-z-]+)\.service/)jwt\.pem"
+)
 ENVIRONMENT_OF = re.compile(r"environment of (?:root|airflow-([a-z-]+)) in airflow-([a-z-]+)(?:@[\w.-]+)?\.service")
 COMMAND_OF = re.compile(r"environment of airflow-cli in \S+")
 
