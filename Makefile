@@ -17,10 +17,10 @@ cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/windfarm-airflow
 BENCH ?= single lab
 FLOOR ?= ../shared/bench/floor.sh
 # Side by side: what needs a cluster, and the rest. Scenario security takes over the hosts of site.
-CLUSTER := scenario-site scenario-security scenario-single scenario-upgrade
-PARTS := test-fast sanity importer scenario-postgresql scenario-redis
+CLUSTER := scenario-site scenario-security scenario-single
+PARTS := test-fast sanity importer scenario-postgresql scenario-redis scenario-upgrade
 # Roles alone: in `make test` on the newest Debian, here on each.
-LONG_PARTS := scenario-postgresql scenario-redis scenario-haproxy scenario-firewall
+LONG_PARTS := scenario-postgresql scenario-redis scenario-haproxy scenario-firewall second-day
 
 .PHONY: help
 help: ## Show this list
@@ -102,6 +102,10 @@ importer: package .venv-importer/ready ## What Galaxy checks on upload
 scenario-%: setup ## One molecule scenario: scenario-site, -security, -single, -upgrade, -postgresql, -redis, -haproxy, -firewall
 	@missing=; $(call apt,chromium:chromium)
 	@COLUMNS=160 .venv/bin/molecule test --no-command-borders -s $*
+
+.PHONY: second-day
+second-day: ## Under the ledger, on one host: restarts and retention, a rotation, and what the ledger itself must find
+	@LAB_SUBJECTS='servers rotation ledger' $(MAKE) scenario-single
 
 .PHONY: test
 test: setup ## Everything, as CI does

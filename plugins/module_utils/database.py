@@ -146,9 +146,10 @@ def fernet_comment(found: Mapping[str, Any], fingerprints: Sequence[str]) -> str
     DatabaseError for another key: with it, nobody could read the stored connections.
     """
     recorded = _FERNET.search(found["comment"])
-    if not fingerprints or (recorded and recorded[1] == fingerprints[0]):
+    # One that is only the second of the list stays: what is stored is re-encrypted by a rotation alone, which moves the mark.
+    if not fingerprints or (recorded and recorded[1] in fingerprints):
         return ""
-    if recorded and recorded[1] not in fingerprints:
+    if recorded:
         raise DatabaseError(
             f"the database {found['name']} is encrypted with another airflow_fernet_key (fingerprint {recorded[1]}) than the "
             f"inventory's ({', '.join(fingerprints)}); restore the secrets that belong to it"
@@ -156,8 +157,7 @@ def fernet_comment(found: Mapping[str, Any], fingerprints: Sequence[str]) -> str
     # Not ours to write on: then only the hosts' own records protect it.
     if not found["owner"]:
         return ""
-    mark = f"fernet:{fingerprints[0]}"
-    return _FERNET.sub(mark, found["comment"]) if recorded else " ".join(filter(None, (found["comment"], mark)))
+    return " ".join(filter(None, (found["comment"], f"fernet:{fingerprints[0]}")))
 
 
 def admin_wrong(found: Mapping[str, bool] | None) -> list[str]:

@@ -374,7 +374,8 @@ class Snapshot:
 
     def ask(self, statement: str) -> list[Any]:
         pipe, answers = self._process.stdin, self._process.stdout
-        assert pipe is not None and answers is not None  # noqa: S101
+        if pipe is None or answers is None:
+            raise AssertionError("psql was started without pipes")
         rows: list[Any] = []
         with contextlib.suppress(BrokenPipeError):
             pipe.write(f"{statement}\n\\echo -- end\n")
@@ -688,7 +689,8 @@ def main() -> int:
     state: dict[str, Any] = {"started": utc(), "invocation": os.environ.get("INVOCATION_ID", "")}
     failure = ""
     try:
-        manifest = Maker(read_config(), lambda text: print(text, flush=True)).make()
+        # This is a program of its own, whose output is the unit's journal.
+        manifest = Maker(read_config(), lambda text: print(text, flush=True)).make()  # pylint: disable=ansible-bad-function
         state |= {"id": manifest["id"]}
         said = summary(manifest)
     except (BackupError, OSError, ValueError, KeyError) as error:
@@ -696,9 +698,10 @@ def main() -> int:
     except Stopped:
         failure = "it was stopped"
     remember({**state, "ended": utc(), "failure": failure})
-    print(f"backup failed: {failure}" if failure else said, file=sys.stderr if failure else sys.stdout, flush=True)
+    out = sys.stderr if failure else sys.stdout
+    print(f"backup failed: {failure}" if failure else said, file=out, flush=True)  # pylint: disable=ansible-bad-function
     return 1 if failure else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main())  # pylint: disable=ansible-bad-function

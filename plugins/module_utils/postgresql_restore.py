@@ -334,7 +334,8 @@ def rows(server: Server, database: str, query: str) -> Iterator[list[str]]:
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     with process:
-        assert process.stdin and process.stdout and process.stderr  # noqa: S101
+        if not (process.stdin and process.stdout and process.stderr):
+            raise AssertionError("psql was started without pipes")
         process.stdin.write(query)
         process.stdin.close()
         for line in process.stdout:

@@ -53,7 +53,7 @@ class Step(NamedTuple):
 
 
 def _first(text: Any) -> str:
-    return str(text).split(",")[0].strip()
+    return str(text).partition(",")[0].strip()
 
 
 # Fernet: everybody can read both before anybody writes with the new one

@@ -341,7 +341,7 @@ def backup(question: Question) -> dict[str, Any]:
         "fernet": last["fernet"] if last else "",
         "count": len(backups_of.ids(config["directory"])),
         "directory": config["directory"],
-        "copy": (config.get("copy") or {}).get("target", ""),
+        "copied_to": (config.get("copy") or {}).get("target", ""),
         "schedule": config["schedule"],
     }
     result = _output(["systemctl", "show", "--property=Result", "--value", f"{BACKUP}.service"]).strip()

@@ -191,7 +191,7 @@ status:
         directory:
           description: Where they are.
           type: str
-        copy:
+        copied_to:
           description: Where each is copied to; empty for nowhere.
           type: str
         schedule:

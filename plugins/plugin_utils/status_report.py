@@ -103,7 +103,7 @@ def backup(shown: Any, problems: Sequence[str]) -> list[str]:
             f"{shown['seconds']} s",
             shown["fernet"] or "unknown",
             str(shown["count"]),
-            shown["copy"] or "nowhere",
+            shown["copied_to"] or "nowhere",
         ]
     )
     return table(rows)

@@ -261,7 +261,9 @@ class Cluster:
             host, "sh", "-c", f"ls {' '.join(f'{path}/lib/python3*/site-packages/{file}' for path in staged)}"
         ).split()
         for path in paths:
-            self.run(host, "sh", "-c", f"cp -p {path} {path}.whole; echo 'raise RuntimeError(\"broken on purpose\")' >> {path}")
+            # As another file: uv links equal files of all releases to one.
+            spoil = f"cp -p {path} {path}.broken; echo 'raise RuntimeError(\"broken on purpose\")' >> {path}.broken"
+            self.run(host, "sh", "-c", f"{spoil}; mv {path} {path}.whole; mv {path}.broken {path}")
         return lambda: void([self.run(host, "mv", f"{path}.whole", path) for path in paths])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -25,7 +25,9 @@ Write = Callable[[pathlib.Path, Mapping[str, str]], None]
 def _rotate(folder: pathlib.Path, controller: Any) -> Rotate:
     """A run of the action, everything read anew, on the hosts that the play still has."""
 
-    def run(kind: str, state: str, step: int = 0, vault: Any = None, hosts: list[str] = HOSTS, **more: Any) -> dict[str, Any]:
+    def run(
+        kind: str, state: str, step: int = 0, vault: Any = None, hosts: Sequence[str] = tuple(HOSTS), **more: Any
+    ) -> dict[str, Any]:
         # Ansible remembers for the life of its process which files there were.
         for module in [one for name, one in sys.modules.items() if name.endswith("host_group_vars")]:
             module.FOUND.clear()
@@ -35,7 +37,7 @@ def _rotate(folder: pathlib.Path, controller: Any) -> Rotate:
             VaultSecretsContext.initialize(VaultSecretsContext([("default", VaultSecret(b"pass"))]))
         found = controller([str(folder / "hosts.yml")], vault)
         arguments = {"secret": kind, "state": state, "step": step, **more.pop("arguments", {})}
-        return found.run(airflow_rotate.ActionModule, arguments, ansible_play_hosts=hosts, **more)
+        return found.run(airflow_rotate.ActionModule, arguments, ansible_play_hosts=list(hosts), **more)
 
     return run
 

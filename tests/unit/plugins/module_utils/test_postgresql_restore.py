@@ -34,9 +34,9 @@ def facts(**comments: str) -> dict[str, Any]:
     return {"version_num": 170009, "roles": ["airflow_owner", "results_owner"], "databases": found, "wal": 0}
 
 
-def judge(manifest: dict[str, Any] = MANIFEST, keys: tuple[str, ...] = ("bbbb", "aaaa"), **more: Any) -> bool:
+def judge(manifest: dict[str, Any] | None = None, keys: tuple[str, ...] = ("bbbb", "aaaa"), **more: Any) -> bool:
     state = {**facts(), **more}
-    return pr.judge(manifest, DATABASES, state, keys, state.pop("migrations", MIGRATIONS))
+    return pr.judge(MANIFEST if manifest is None else manifest, DATABASES, state, keys, state.pop("migrations", MIGRATIONS))
 
 
 def changed(**changes: Any) -> dict[str, Any]:

@@ -69,8 +69,8 @@ def test_a_database_remembers_the_key_that_it_is_encrypted_with() -> None:
     assert database.fernet_comment(found, ["aa11"]) == "fernet:aa11"
     assert database.fernet_comment({**found, "comment": "ours"}, ["aa11"]) == "ours fernet:aa11"
     assert database.fernet_comment({**found, "comment": "fernet:aa11"}, ["aa11", "bb22"]) == ""
-    # A rotation: the new key encrypts, the old one still decrypts.
-    assert database.fernet_comment({**found, "comment": "x fernet:aa11"}, ["bb22", "aa11"]) == "x fernet:bb22"
+    # The new key encrypts, the old one still decrypts: until all is re-encrypted, the old one must not be forgotten.
+    assert database.fernet_comment({**found, "comment": "x fernet:aa11"}, ["bb22", "aa11"]) == ""
     assert database.fernet_comment({**found, "owner": False}, ["aa11"]) == ""
 
 

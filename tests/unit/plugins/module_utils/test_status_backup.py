@@ -29,7 +29,7 @@ HOUR = 3600
 def test_the_longest_pause_of_a_schedule_counts() -> None:
     assert status.allowed_age(CALENDAR) == 1.25 * 72 * HOUR + 1800
     # One single date: nothing can be overdue after it.
-    assert status.allowed_age(CALENDAR.split("Iteration")[0]) == float("inf")
+    assert status.allowed_age(CALENDAR.partition("Iteration")[0]) == float("inf")
 
 
 def judge(
@@ -75,7 +75,7 @@ def test_by_hand_only_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_how_it_looks() -> None:
     shown = {
-        "id": "20261122T051500Z", "bytes": 2 * 10**6, "seconds": 4.0, "fernet": "aaaa", "count": 3, "copy": "k@h:/x",
+        "id": "20261122T051500Z", "bytes": 2 * 10**6, "seconds": 4.0, "fernet": "aaaa", "count": 3, "copied_to": "k@h:/x",
     }  # fmt: skip
     lines = status_report.backup(shown, ["the last backup failed: disk"])
     assert lines[0].split() == ["backup", "size", "verified", "in", "Fernet", "key", "kept", "copied", "to"]
