@@ -7,20 +7,55 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from fresh import Fresh, changed, output_of
+from fresh import Fresh, changed, lab, output_of
+from inventory import ROOT
 from ledger import Ledger, Report, assert_clean, table
 from test_rotation import PROOF, command, rotate_killed, secrets_of, values
+from upgrading import NEW, SITE, Cluster, Watch
 
 KINDS = ("admin", "api", "database", "results", "redis", "fernet", "tls", "jwt")
 KILLS = 10
+# Long tasks of the load: longer than any one restart, short enough that eight loads end.
+LONG_SECONDS = 60
+ROTATE = "playbooks/rotate_secrets.yml"
 REPORTS: list[Report] = []
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two webservers, two schedulers and two workers: what runs finds a fellow of whatever is restarted."""
+    cluster = Cluster(str(ROOT / "molecule/upgrade/inventory"), tmp_path_factory.mktemp("rotated") / "inventory")
+    cluster.edit(airflow_version=NEW)
+    path = str(cluster.folder)
+    # Beside a run of the scenario.
+    hosts = cluster.folder / "hosts.yml"
+    hosts.write_text(re.sub(r"\b10\.89\.77\.14(\d)", r"10.89.77.20\1", re.sub(r"\bup(\d)", r"ro\1", hosts.read_text())))
+    cluster.read()
+    lab("down", path)
+    lab("up", path)
+    try:
+        cluster.must("playbooks/secrets.yml")
+        cluster.read()
+        cluster.must(SITE)
+        yield cluster
+    finally:
+        lab("down", path)
+    print("\n" + table(REPORTS))
+
+
+@pytest.fixture(scope="module")
+def ledger(cluster: Cluster) -> Iterator[Ledger]:
+    with cluster.ledger() as ledger:
+        yield ledger
 
 
 @pytest.fixture(scope="module")
@@ -29,31 +64,22 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
         fresh.must("playbooks/secrets.yml")
         fresh.must("playbooks/site.yml")
         yield fresh
-    print("\n" + table(REPORTS))
 
 
-@pytest.fixture(scope="module")
-def stored(host: Fresh) -> dict[str, str]:
+Command = Callable[..., str]
+KEPT = {"connection": "p-kept", "extra": "x-kept", "variable": "v-kept"}
+
+
+def store(airflow: Command) -> dict[str, str]:
     """A connection and a variable, which must be readable in the end."""
-    host.run(
-        "airflow",
-        "connections",
-        "add",
-        "kept",
-        "--conn-type",
-        "http",
-        "--conn-password",
-        "p-kept",
-        "--conn-extra",
-        '{"a": "x-kept"}',
-    )
-    host.run("airflow", "variables", "set", "kept", "v-kept")
-    return {"connection": "p-kept", "extra": "x-kept", "variable": "v-kept"}
+    airflow("connections", "add", "kept", "--conn-type", "http", "--conn-password", "p-kept", "--conn-extra", '{"a": "x-kept"}')
+    airflow("variables", "set", "kept", "v-kept")
+    return KEPT
 
 
-def read_back(host: Fresh) -> dict[str, str]:
-    (found,) = json.loads(host.run("airflow", "connections", "get", "kept", "-o", "json"))
-    value = host.run("airflow", "variables", "get", "kept").splitlines()[-1]
+def read_back(airflow: Command) -> dict[str, str]:
+    (found,) = json.loads(airflow("connections", "get", "kept", "-o", "json"))
+    value = airflow("variables", "get", "kept").splitlines()[-1]
     return {
         "connection": found["password"],
         "extra": json.loads(str(found["extra_dejson"]).replace("'", '"'))["a"],
@@ -61,31 +87,45 @@ def read_back(host: Fresh) -> dict[str, str]:
     }
 
 
+@pytest.fixture(scope="module")
+def stored(host: Fresh) -> dict[str, str]:
+    return store(partial(host.run, "airflow"))
+
+
+@pytest.fixture(scope="module")
+def stored_in_cluster(cluster: Cluster) -> dict[str, str]:
+    return store(partial(cluster.run, cluster.members["scheduler"][0], "airflow"))
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_lost_and_the_old_one_is_refused(host: Fresh, stored: dict[str, str], kind: str) -> None:
-    before = values(str(host.path))
-    begin = time.monotonic()
-    with Ledger(host.inventory) as ledger:
-        with ledger.load(f"rotation of {kind}"):
-            rc, output = output_of(command(str(host.path), kind))
-        report = ledger.settle()
+def test_nothing_is_lost_and_the_old_one_is_refused(
+    cluster: Cluster, ledger: Ledger, stored_in_cluster: dict[str, str], kind: str
+) -> None:
+    hosts = cluster.folder / "hosts.yml"
+    before = values(str(hosts))
+    with Watch(cluster) as watch, ledger.load(f"rotation of {kind}", LONG_SECONDS):
+        run = cluster.play(ROTATE, rotate=kind)
+    report = ledger.settle()
     REPORTS.append(report)
-    print(f"\n{report.table()}\n{time.monotonic() - begin:.0f} s")
-    assert rc == 0, output[-6000:]
+    print(f"\n{report.table()}\n{report.remarks()}\n{run.table()}\n{watch.table()}")
+    output = run.output
+    assert run.rc == 0, output[-6000:]
     if kind == "jwt":
-        assert "the same command finishes the rotation" in output and not PROOF.search(output)
-        again = host.must("playbooks/rotate_secrets.yml", "-e", "rotate=jwt")
-        assert changed(again) == {host.name: 0}
-        output = host.must("playbooks/rotate_secrets.yml", "-e", "rotate=jwt", "-e", "rotate_wait=true")
+        assert "the same command finishes the rotation" in run.said and not PROOF.search(output)
+        assert cluster.must(ROTATE, rotate="jwt").changed == 0
+        output = cluster.must(ROTATE, rotate="jwt", rotate_wait=True).output
     assert_clean(report)
+    assert watch.together(["webserver", "worker"]) == []
     assert PROOF.search(output) or kind == "fernet", output[-6000:]
-    after = values(str(host.path))
+    after = values(str(hosts))
     olds = [old for name, old in before.items() if after.get(name) != old and isinstance(old, str) and len(old) > 20]
     assert olds and not [old for old in olds if old in output]
     assert not {name for name in after if name.startswith("airflow_rotation") or "previous" in name}
-    assert read_back(host) == stored
+    # Passwords and the authority are others now.
+    cluster.read()
+    assert read_back(partial(cluster.run, cluster.members["scheduler"][0], "airflow")) == stored_in_cluster
     # What the file says is what runs.
-    assert changed(host.must("playbooks/site.yml")) == {host.name: 0}
+    cluster.settled(SITE)
 
 
 def test_ten_kills_at_random_points(host: Fresh, stored: dict[str, str], tmp_path: Path) -> None:
@@ -116,7 +156,7 @@ def test_ten_kills_at_random_points(host: Fresh, stored: dict[str, str], tmp_pat
         if "airflow_rotation" in values(str(host.path)):
             host.must("playbooks/rotate_secrets.yml", "-e", f"rotate={kind}")
         host.smoke()
-    assert read_back(host) == stored
+    assert read_back(partial(host.run, "airflow")) == stored
     assert changed(host.must("playbooks/site.yml")) == {host.name: 0}
 
 

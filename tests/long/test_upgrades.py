@@ -381,7 +381,7 @@ def test_time_by_number_of_workers(cluster: Cluster) -> None:
     hosts = cluster.folder / "hosts.yml"
     before = hosts.read_text()
     rows = []
-    extra = [(f"up{number}", f"10.89.77.{160 + number}") for number in range(11, 17)]
+    extra = [(f"up{number}", f"10.89.77.{200 + number}") for number in range(11, 17)]
     try:
         for number in (2, 4, 8):
             content = yaml.safe_load(before)
