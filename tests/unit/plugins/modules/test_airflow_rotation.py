@@ -96,7 +96,7 @@ def _rows(monkeypatch: Any) -> Any:
 def test_every_row_is_encrypted_with_the_new_key(rows: Any) -> None:
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     text = {number: Fernet(old).encrypt(b"%d" % number).decode() for number in range(5)}
-    database = rows({"variable": dict(text), "trigger": {1: text[1], 2: text[2]}})
+    database = rows({"variable": dict(text), "trigger": {1: text[1], 2: text[2], 3: '{"moment": 1}'}})
     # Ends while it is looked at.
     database.vanishing = ("trigger", 2)
     assert rotation_script.reencrypt({"keys": [new, old]}) == {"changed": 6}
