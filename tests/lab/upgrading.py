@@ -334,7 +334,7 @@ def read_only(cluster: Cluster, host: str, folder: str = RELEASES) -> Iterator[N
 def cut_off(cluster: Cluster, host: str) -> Iterator[None]:
     """The host reaches nothing but the lab's own hosts, so no package index."""
     inside = "ip daddr { 10.89.77.0/24, 127.0.0.0/8 } accept; reject with tcp reset"
-    rules = f"table inet cut {{ chain output {{ type filter hook output priority 0; meta l4proto != tcp accept; {inside}; }} }}"
+    rules = f"table inet cut {{ chain output {{ type filter hook output priority 0; meta l4proto != tcp accept; {inside}; }}; }}"
     cluster.run(host, "nft", "-f", "-", stdin=rules)
     try:
         yield

@@ -134,44 +134,45 @@ def test_no_room_for_the_backup_stops_nothing(old: Cluster) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ in and after a migration
-def in_migration(cluster: Cluster, act: Callable[[], bool]) -> Callable[[], None]:
-    """Does it again and again from now on until it says that it has been done."""
-
-    def attempt() -> None:
-        end = time.monotonic() + 120
-        while time.monotonic() < end and not act():
-            time.sleep(0.1)
-
-    return lambda: threading.Thread(target=attempt, daemon=True).start()
-
-
-def terminate_backend(cluster: Cluster) -> bool:
-    """Ends the session that migrates, once it has changed something."""
-    query = (
-        "select count(pg_terminate_backend(pid)) from pg_stat_activity a where datname = current_database() and exists"
-        " (select from pg_locks l where l.pid = a.pid and mode = 'AccessExclusiveLock' and relation is not null)"
-    )
-    return cluster.sql(query) != [["0"]]
+# Looks and acts within the server: a migration is over before anything outside has noticed that it has begun.
+WAITING = """
+DO $$ DECLARE found int; BEGIN
+  FOR turn IN 1..60000 LOOP
+    SELECT count({act}) INTO found FROM (
+      SELECT DISTINCT pid FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation IS NOT NULL
+      AND pid <> pg_backend_pid() AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    ) AS migrating;
+    EXIT WHEN found > 0;
+    PERFORM pg_sleep(0.002);
+  END LOOP;
+END $$
+"""
 
 
-def kill_process(cluster: Cluster) -> bool:
-    """SIGKILL to what runs the migration on the scheduler's host, once it has changed something."""
-    query = (
-        "select count(*) from pg_stat_activity a where datname = current_database() and exists"
-        " (select from pg_locks l where l.pid = a.pid and mode = 'AccessExclusiveLock' and relation is not null)"
-    )
-    if cluster.sql(query) == [["0"]]:
-        return False
-    host = cluster.members["scheduler"][0]
-    script = "for pid in $(pgrep -u airflow-cli); do kill -KILL $pid; done"
-    cluster.run(host, "sh", "-c", script)
-    return True
+def once_it_has_changed_a_table(cluster: Cluster, act: str, then: str = "true") -> Callable[[], None]:
+    """Waits for it from now on."""
+    database = cluster.inventory.plan["database"]["name"]
+    script = f'cd / && runuser -u postgres -- psql -Xq -d {database} -c "$(cat)" && {then}'
+    host, statement = cluster.members["postgresql"][0], WAITING.format(act=act)
+    thread = threading.Thread(target=lambda: cluster.run(host, "sh", "-c", script, stdin=statement), daemon=True)
+    return thread.start
+
+
+def terminate_backend(cluster: Cluster) -> Callable[[], None]:
+    """Ends the session that migrates."""
+    return once_it_has_changed_a_table(cluster, "pg_terminate_backend(pid)")
+
+
+def kill_process(cluster: Cluster) -> Callable[[], None]:
+    """SIGKILL to what runs the migration, on the first scheduler's host, which has the database too."""
+    assert cluster.members["scheduler"][0] == cluster.members["postgresql"][0]
+    return once_it_has_changed_a_table(cluster, "pid", "for pid in $(pgrep -u airflow-cli); do kill -KILL $pid; done")
 
 
 @pytest.mark.parametrize("act", [terminate_backend, kill_process])
-def test_a_migration_that_is_killed_half_way(act: Callable[[Cluster], bool], old: Cluster) -> None:
+def test_a_migration_that_is_killed_half_way(act: Callable[[Cluster], Callable[[], None]], old: Cluster) -> None:
     with Watch(old) as watch:
-        run = old.play(UPGRADE, at={"PLAY [(6/7)": in_migration(old, lambda: act(old))})
+        run = old.play(UPGRADE, at={"PLAY [(6/7)": act(old)})
         print(f"\n{run.table()}")
         assert run.rc == 2
         # What was not stopped serves on, on the old release.
