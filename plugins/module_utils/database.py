@@ -140,15 +140,18 @@ class Database:
 _FERNET = re.compile(r"\bfernet:([0-9a-f]+)")
 
 
-def fernet_comment(found: Mapping[str, Any], fingerprints: Sequence[str]) -> str:
+def fernet_comment(found: Mapping[str, Any], fingerprints: Sequence[str], reencrypted: bool = False) -> str:
     """The database's comment with the fingerprint of the key that it is encrypted with; empty where it is right already.
+
+    `fingerprints`: of the keys, the one that is encrypted with first. Only who has `reencrypted` what is stored moves the mark.
 
     DatabaseError for another key: with it, nobody could read the stored connections.
     """
     recorded = _FERNET.search(found["comment"])
-    # One that is only the second of the list stays: what is stored is re-encrypted by a rotation alone, which moves the mark.
-    if not fingerprints or (recorded and recorded[1] in fingerprints):
+    if not fingerprints or (recorded and recorded[1] == fingerprints[0]):
         return ""
+    if recorded and recorded[1] in fingerprints:
+        return _FERNET.sub(f"fernet:{fingerprints[0]}", found["comment"]) if reencrypted else ""
     if recorded:
         raise DatabaseError(
             f"the database {found['name']} is encrypted with another airflow_fernet_key (fingerprint {recorded[1]}) than the "

@@ -145,7 +145,7 @@ def main() -> None:
         elif parameters["state"] == "reencrypted":
             changed = bool(ask({"do": "reencrypt", "keys": parameters["keys"]})["changed"])
             database = Database(None)
-            comment = fernet_comment(database.wait(None, 60), parameters["fingerprints"])
+            comment = fernet_comment(database.wait(None, 60), parameters["fingerprints"], reencrypted=True)
             if comment:
                 database.apply(False, None, comment)
         else:

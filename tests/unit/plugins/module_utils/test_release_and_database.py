@@ -69,6 +69,11 @@ def test_a_database_remembers_the_key_that_it_is_encrypted_with() -> None:
     assert database.fernet_comment(found, ["aa11"]) == "fernet:aa11"
     assert database.fernet_comment({**found, "comment": "ours"}, ["aa11"]) == "ours fernet:aa11"
     assert database.fernet_comment({**found, "comment": "fernet:aa11"}, ["aa11", "bb22"]) == ""
+    # Which key is written first says nothing of what is stored, but its re-encryption does.
+    both = {**found, "comment": "ours fernet:aa11"}
+    assert database.fernet_comment(both, ["bb22", "aa11"]) == ""
+    assert database.fernet_comment(both, ["bb22", "aa11"], reencrypted=True) == "ours fernet:bb22"
+    assert database.fernet_comment(both, ["aa11"], reencrypted=True) == ""
     # The new key encrypts, the old one still decrypts: until all is re-encrypted, the old one must not be forgotten.
     assert database.fernet_comment({**found, "comment": "x fernet:aa11"}, ["bb22", "aa11"]) == ""
     assert database.fernet_comment({**found, "owner": False}, ["aa11"]) == ""
