@@ -198,17 +198,21 @@ def test_a_webserver_that_does_not_start_after_the_migration(old: Cluster) -> No
     """Its old release cannot either: it is left stopped, and the message says what to do."""
     first, last = old.members["webserver"]
     mend: list[Callable[[], None]] = []
-    with Watch(old) as watch:
-        run = old.play(UPGRADE, at={"PLAY [(3/7)": lambda: mend.append(old.break_staged(last, "webserver"))})
-        print(f"\n{run.table()}")
-        assert run.rc == 2
-        assert "rollback.yml" in run.said and "rollback_backup" in run.said
-        assert old.state(last, "airflow-webserver.service") in ("inactive", "failed")
-        time.sleep(12)
-        assert old.state(last, "airflow-webserver.service") in ("inactive", "failed"), "it flaps"
-        assert old.airflow(first).get("version")["version"] == NEW
-    assert watch.api_seconds == 0
-    mend[0]()
+    try:
+        with Watch(old) as watch:
+            run = old.play(UPGRADE, at={"PLAY [(3/7)": lambda: mend.append(old.break_staged(last, "webserver"))})
+            print(f"\n{run.table()}")
+            backup = old.run(old.members["postgresql"][0], "sh", "-c", f"ls {BACKUPS} | tail -1")
+            assert run.rc == 2
+            assert f"rollback.yml -e rollback_backup={backup}" in run.said
+            assert old.state(last, "airflow-webserver.service") in ("inactive", "failed")
+            time.sleep(12)
+            assert old.state(last, "airflow-webserver.service") in ("inactive", "failed"), "it flaps"
+            assert old.airflow(first).get("version")["version"] == NEW
+        assert watch.api_seconds == 0
+    finally:
+        for undo in mend:
+            undo()
     converges(old)
 
 
