@@ -148,6 +148,7 @@ def main() -> None:
             comment = fernet_comment(database.wait(None, 60), parameters["fingerprints"], reencrypted=True)
             if comment:
                 database.apply(False, None, comment)
+                changed = True
         else:
             lines = ask({**parameters["question"], "do": "prove"})["lines"]
     except (DatabaseError, OSError) as error:

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 from api import Airflow, wait
-from fresh import BIN, LAB, changed, smoke
+from fresh import BIN, LAB, changed, lab, smoke
 from inventory import ROOT, Inventory
 from ledger import Ledger, Report, assert_clean
 from processes import kill
@@ -265,6 +265,21 @@ class Cluster:
             spoil = f"cp -p {path} {path}.broken; echo 'raise RuntimeError(\"broken on purpose\")' >> {path}.broken"
             self.run(host, "sh", "-c", f"{spoil}; mv {path} {path}.whole; mv {path}.broken {path}")
         return lambda: void([self.run(host, "mv", f"{path}.whole", path) for path in paths])
+
+
+@contextlib.contextmanager
+def deployed(cluster: Cluster) -> Iterator[Cluster]:
+    """On hosts of its own, which are removed in the end."""
+    path = str(cluster.folder)
+    lab("down", path)
+    lab("up", path)
+    try:
+        cluster.must("playbooks/secrets.yml")
+        cluster.read()
+        cluster.must(SITE)
+        yield cluster
+    finally:
+        lab("down", path)
 
 
 class Patients:

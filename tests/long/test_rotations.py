@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 import yaml
-from fresh import Fresh, changed, lab, output_of
+from fresh import Fresh, changed, output_of
 from inventory import ROOT
 from ledger import Ledger, Report, assert_clean, table
 from test_rotation import PROOF, command, rotate_killed, secrets_of, values
-from upgrading import NEW, SITE, Cluster, Watch
+from upgrading import NEW, SITE, Cluster, Watch, deployed
 
 KINDS = ("admin", "api", "database", "results", "redis", "fernet", "tls", "jwt")
 KILLS = 10
@@ -35,20 +35,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two webservers, two schedulers and two workers: what runs finds a fellow of whatever is restarted."""
     cluster = Cluster(str(ROOT / "molecule/upgrade/inventory"), tmp_path_factory.mktemp("rotated") / "inventory")
     cluster.edit(airflow_version=NEW)
-    path = str(cluster.folder)
     # Beside a run of the scenario.
     hosts = cluster.folder / "hosts.yml"
     hosts.write_text(re.sub(r"\b10\.89\.77\.14(\d)", r"10.89.77.20\1", re.sub(r"\bup(\d)", r"ro\1", hosts.read_text())))
     cluster.read()
-    lab("down", path)
-    lab("up", path)
-    try:
-        cluster.must("playbooks/secrets.yml")
-        cluster.read()
-        cluster.must(SITE)
+    with deployed(cluster):
         yield cluster
-    finally:
-        lab("down", path)
     print("\n" + table(REPORTS))
 
 

@@ -28,6 +28,7 @@ from upgrading import (
     Patients,
     Watch,
     cut_off,
+    deployed,
     full,
     settle,
     void,
@@ -43,16 +44,8 @@ SERVING = ("webserver", "worker")
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster = Cluster(str(ROOT / "molecule/upgrade/inventory"), tmp_path_factory.mktemp("upgrades") / "inventory")
-    path = str(cluster.folder)
-    lab("down", path)
-    lab("up", path)
-    try:
-        cluster.must("playbooks/secrets.yml")
-        cluster.read()
-        cluster.must(SITE)
+    with deployed(cluster):
         yield cluster
-    finally:
-        lab("down", path)
 
 
 @pytest.fixture()
