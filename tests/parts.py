@@ -1,7 +1,7 @@
 """Run make targets and end with a table: result, time, and the closing lines of pytest.
 
-parts.py TARGET… [-- TARGET…]: each list one after the other, the lists side by side. Hosts wait for each other most of the time,
-so two lists keep two processors busy; what a target says is then shown when it has ended.
+parts.py TARGET… [-- TARGET…]: each list one after the other, the lists side by side; failures are said again before the table.
+Hosts wait for each other most of the time, so two lists keep two processors busy; what a target says is shown when it has ended.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 CLOSING = re.compile(r"\b\d+ (?:passed|failed|error|skipped)[^\n]* in [\d.]+s")
+# What pytest says of a failure: its summary and the lines that it marks. Said again before the table: a log is read from its end.
+FAILURE = re.compile(r"^\s*((?:FAILED|ERROR) tests/.*|E {3,}.*|make(?:\[\d\])?: \*\*\* .*)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 speaking = threading.Lock()
 
@@ -25,6 +27,7 @@ class Part(NamedTuple):
     code: int
     seconds: float
     closing: list[str]
+    failures: list[str]
 
 
 def run(target: str, alone: bool) -> Part:
@@ -40,8 +43,10 @@ def run(target: str, alone: bool) -> Part:
     if not alone:
         with speaking:
             print("".join(lines), end="", flush=True)
-    closing = [found[0] for line in lines for found in [CLOSING.search(COLOUR.sub("", line))] if found]
-    return Part(target, process.returncode, time.monotonic() - start, closing)
+    plain = [COLOUR.sub("", line) for line in lines]
+    closing = [found[0] for line in plain for found in [CLOSING.search(line)] if found]
+    failures = [found[1][:300] for line in plain for found in [FAILURE.match(line)] if found]
+    return Part(target, process.returncode, time.monotonic() - start, closing, failures)
 
 
 def split(words: Sequence[str]) -> list[list[str]]:
@@ -60,6 +65,9 @@ def main() -> None:
     with concurrent.futures.ThreadPoolExecutor(len(lists)) as pool:
         done = pool.map(lambda targets: [run(target, len(lists) == 1) for target in targets], lists)
         parts = [part for results in done for part in results]
+    for part in parts:
+        if part.code:
+            print(f"\n===== {part.target}", *part.failures[-40:], sep="\n  ")
     print("\n===== parts")
     for part in parts:
         print(f"{'FAIL' if part.code else 'ok  '} {part.seconds:7.1f} s  {part.target:22} {'; '.join(part.closing)}")
