@@ -125,6 +125,7 @@ import shutil
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.windfarm.airflow.plugins.module_utils import host_lock
 from ansible_collections.windfarm.airflow.plugins.module_utils.certificate import Certificate, CertificateError
 from ansible_collections.windfarm.airflow.plugins.module_utils.host_files import HostFilesError
 from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import Host, ServerError
@@ -151,6 +152,7 @@ def main() -> None:
     wanted = module.params
     if not (wanted["issuer"] or wanted["private_key"]):
         module.fail_json(msg="this module works only through its action plugin, which is in the same collection")
+    host_lock.hold(module)
     # Hardened hosts give root another one, and the folders on the way would be closed to the services.
     os.umask(0o022)
     host = Certificate(wanted["directory"], wanted["name"], module.check_mode)

@@ -117,6 +117,7 @@ admin:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.windfarm.airflow.plugins.module_utils import host_lock
 from ansible_collections.windfarm.airflow.plugins.module_utils.database import (
     Database,
     DatabaseError,
@@ -210,6 +211,8 @@ def main() -> None:
     module.no_log_values = {admin["password"]} if admin else set()
     database = Database(parameters["release"])
     state = parameters["state"]
+    if state in ("migrated", "downgraded"):
+        host_lock.hold(module)
     verified = state == "verified"
     if state in ("compared", "downgraded"):
         compare(module, database, state == "downgraded")

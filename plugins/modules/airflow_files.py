@@ -155,6 +155,7 @@ paths:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.windfarm.airflow.plugins.module_utils import host_lock
 from ansible_collections.windfarm.airflow.plugins.module_utils.host_files import HostFilesError, converge
 
 
@@ -209,6 +210,7 @@ def main() -> None:
     # no_log has kept the contents out of the journal. In the answer it would black out all that equals a file, so from here
     # mask() hides what is secret in a diff, and the arguments do not go back at all.
     module.no_log_values = set()
+    host_lock.hold(module)
     answer: dict[str, Any] = {"invocation": {"module_args": {}}}
     for file in module.params["files"]:
         if file["content"] is None:

@@ -103,6 +103,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.windfarm.airflow.plugins.module_utils import firewall as fw
+from ansible_collections.windfarm.airflow.plugins.module_utils import host_lock
 from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import (
     File,
     Host,
@@ -328,6 +329,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    host_lock.hold(module)
     host = Host(module)
     firewall = Firewall(host, module.params)
     try:

@@ -160,6 +160,7 @@ leaving:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.windfarm.airflow.plugins.module_utils import host_lock
 from ansible_collections.windfarm.airflow.plugins.module_utils.services import Host, ServicesError
 
 
@@ -201,6 +202,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     parameters = module.params
+    host_lock.hold(module)
     host = Host(
         services=parameters["services"],
         hashes=parameters["hashes"],

@@ -52,6 +52,7 @@ actions:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.windfarm.airflow.plugins.module_utils import host_lock
 from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import Host, ServerError
 
 UNITS = "/etc/systemd/system"
@@ -93,6 +94,7 @@ def main() -> None:
         argument_spec={"name": {"type": "str", "required": True}, "enabled": {"type": "bool", "required": True}},
         supports_check_mode=True,
     )
+    host_lock.hold(module)
     host = Host(module)
     try:
         (present if module.params["enabled"] else absent)(host, module.params["name"])

@@ -162,6 +162,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.windfarm.airflow.plugins.module_utils import haproxy_server as ha
+from ansible_collections.windfarm.airflow.plugins.module_utils import host_lock
 from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import (
     File,
     Host,
@@ -387,6 +388,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    host_lock.hold(module)
     host = Host(module)
     server = Server(host, module.params)
     try:

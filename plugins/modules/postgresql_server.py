@@ -256,6 +256,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.windfarm.airflow.plugins.module_utils import host_lock
 from ansible_collections.windfarm.airflow.plugins.module_utils import postgresql_server as pg
 from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import (
     File,
@@ -853,6 +854,7 @@ def main() -> None:
     )
     # From here on the passwords alone; names of roles are not secret.
     module.no_log_values = {user["password"] for user in module.params["users"] if user["password"]}
+    host_lock.hold(module)
     host = Host(module)
     try:
         server = Server(host, module.params)

@@ -195,6 +195,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.windfarm.airflow.plugins.module_utils import host_lock
 from ansible_collections.windfarm.airflow.plugins.module_utils import redis_server as rd
 from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import (
     EVERYWHERE,
@@ -797,6 +798,7 @@ def main() -> None:
         ]
         if password
     }
+    host_lock.hold(module)
     host = Host(module, rd.SECRETS)
     try:
         server = Server(host, params)

@@ -26,6 +26,8 @@ from celery import Celery
 
 BROKER = json.loads(os.environ["BROKER"])
 TASKS = 200
+# Seconds: so short that a killed worker's messages come back while we look, so long that a slow machine has killed it before.
+REDELIVERED = 10
 TLS = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": BROKER["ca"]} if BROKER["ca"] else None
 
 app = Celery("celery_broker", broker=BROKER["url"], backend=BROKER["url"])
@@ -37,8 +39,7 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     worker_send_task_events=True,
     broker_connection_retry_on_startup=True,
-    # So short that the messages of a killed worker come back while we look.
-    broker_transport_options={"visibility_timeout": 3, "priority_steps": [0, 9]},
+    broker_transport_options={"visibility_timeout": REDELIVERED, "priority_steps": [0, 9]},
 )
 
 
@@ -91,24 +92,31 @@ def drive(folder: Path) -> dict[str, Any]:
     running = worker("one", log)
     try:
         inspect = app.control.inspect(timeout=2)
-        until(inspect.ping, 30, f"the worker answers; its log: {log.read_text()[-2000:]}")
+
+        def ask(name: str) -> Any:
+            """What the only worker answers; a slow machine may take longer than one time limit."""
+            return next(
+                iter(until(getattr(inspect, name), 60, f"the worker answers {name}; its log: {log.read_text()[-2000:]}").values())
+            )
+
+        ask("ping")
         results = [double.apply_async((number,), priority=9 * (number % 2)) for number in range(TASKS)]
         sums = [result.get(timeout=60) for result in results]
-        answers = {name: bool(getattr(inspect, name)()) for name in ("active_queues", "stats", "registered")}
+        answers = {name: bool(ask(name)) for name in ("active_queues", "stats", "registered")}
         app.control.cancel_consumer("default", reply=True)
-        until(lambda: not next(iter(inspect.active_queues().values())), 10, "the queue is cancelled")
+        until(lambda: not ask("active_queues"), 30, "the queue is cancelled")
         waiting = double.delay(21)
         time.sleep(1)
         cancelled = waiting.state
         app.control.add_consumer("default", reply=True)
-        added = waiting.get(timeout=20)
+        added = waiting.get(timeout=60)
         app.control.revoke(double.apply_async((1,), countdown=60).id)
         redelivered = long.delay(str(attempts))
-        until(lambda: list(attempts.iterdir()), 20, "the long task runs")
-        active = bool(next(iter(inspect.active().values())))
+        until(lambda: list(attempts.iterdir()), 60, "the long task runs")
+        active = bool(ask("active"))
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
-        time.sleep(3)
+        time.sleep(REDELIVERED)
         running = worker("two", log)
         second = redelivered.get(timeout=60)
         return {

@@ -87,12 +87,12 @@ class Redis(Role):
         words = "\n".join(login)
         self.shell(f"cat > /run/hold.py <<'EOF'\n{HOLD}\nEOF")
         self.shell("rm -f /run/held /run/go; cat > /run/login; setsid python3 /run/hold.py >/dev/null 2>&1 &", stdin=words)
-        until(lambda: self.shell("cat /run/held", check=False) == "+OK", 10, "the connection is open")
+        until(lambda: self.shell("cat /run/held", check=False) == "+OK", 30, "the connection is open")
 
     def held(self) -> str:
         """What the held connection gets to hear when it is used now."""
         self.shell("touch /run/go")
-        until(lambda: self.shell("cat /run/held") != "+OK", 10, "the connection was used")
+        until(lambda: self.shell("cat /run/held") != "+OK", 30, "the connection was used")
         return self.shell("cat /run/held")
 
     @staticmethod
@@ -278,7 +278,7 @@ def test_a_refused_value_after_the_switch_loses_nothing(stock: Redis) -> None:
 def release_010(stock: Redis) -> Redis:
     """As 0.1.0 of this collection left it: one password for everybody, in the file in plain."""
     stock.cli("CONFIG", "SET", "appendonly", "yes", password="")
-    until(lambda: "aof_rewrite_in_progress:0" in stock.cli("INFO", "persistence", password=""), 20, "the file is written")
+    until(lambda: "aof_rewrite_in_progress:0" in stock.cli("INFO", "persistence", password=""), 60, "the file is written")
     stock.shell(
         "IFS= read -r word; sed -i '/^appendonly /d' /etc/redis/redis.conf; "
         "printf 'appendonly yes\\nrequirepass %s\\n' \"$word\" >> /etc/redis/redis.conf; systemctl restart redis-server",
@@ -512,7 +512,7 @@ def test_the_unit_is_confined_and_works(redis: Redis) -> None:
     assert "Read-only" in redis.cli("CONFIG", "REWRITE")
     for command, state in (("BGSAVE", "rdb_last_bgsave_status:ok"), ("BGREWRITEAOF", "aof_last_bgrewrite_status:ok")):
         redis.cli(command)
-        until(lambda: "in_progress:1" not in redis.cli("INFO", "persistence"), 20, f"{command} ends")
+        until(lambda: "in_progress:1" not in redis.cli("INFO", "persistence"), 60, f"{command} ends")
         assert state in redis.cli("INFO", "persistence")
     assert redis.length() == MESSAGES
     redis.crash()
@@ -629,7 +629,7 @@ def test_celery_needs_no_more_than_its_rules(redis: Redis, celery: Path, tmp_pat
     url = f"rediss://airflow:{quote(redis.clients[0], safe='')}@{redis.address}:6379/0"
     environment = {**os.environ, "BROKER": json.dumps({"url": url, "ca": str(authority)})}
     script = str(Path(__file__).with_name("celery_broker.py"))
-    done = subprocess.run([str(celery), script], env=environment, capture_output=True, text=True, timeout=180)
+    done = subprocess.run([str(celery), script], env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     seen = json.loads(done.stdout)
     print(seen)
