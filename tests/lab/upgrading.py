@@ -147,6 +147,10 @@ class Cluster:
         content.update(settings)
         path.write_text(yaml.safe_dump({name: value for name, value in content.items() if value is not None}))
 
+    def authority(self) -> str:
+        """Certificates of the cluster's authority, as its file says them now."""
+        return str(yaml.safe_load((self.folder / "group_vars/all/vault.yml").read_text())["airflow_ca_certificate"])
+
     def edit(self, **settings: Any) -> None:
         """Edit the inventory; None takes a variable out of it."""
         self._write(self._everywhere / "version.yml", **settings)
@@ -516,14 +520,21 @@ class Watch:
     def _webserver(self, host: str) -> None:
         inventory = self.cluster.inventory
         url = f"https://{inventory.reach(host)}:{inventory.common('airflow_webserver_port', 8080)}/api/v2/version"
-        trust = ssl.create_default_context(cadata=inventory.ca)
+        authority = inventory.ca
+        trust = ssl.create_default_context(cadata=authority)
         while not self._stop.is_set():
             begin = time.monotonic()
             try:
                 with urllib.request.urlopen(url, timeout=5, context=trust) as answer:
                     good = answer.status == 200
-            except (urllib.error.URLError, OSError):
+            except (urllib.error.URLError, OSError) as error:
                 good = False
+                # A rotation replaces it. Whoever has what the file says now is served without a gap.
+                refused = isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError)
+                if refused and self.cluster.authority() != authority:
+                    authority = self.cluster.authority()
+                    trust = ssl.create_default_context(cadata=authority)
+                    continue
             self._api.append((begin, time.monotonic(), host, good))
             self._stop.wait(0.5)
 
