@@ -210,9 +210,9 @@ STEPS: dict[str, tuple[Step, ...]] = {
         Step("refuse the old one", _redis_bar, ("redis",), "drained", _redis_old),
     ),
     "tls": (
-        Step("let all trust the new authority too", _tls_trust, ("postgresql", "redis", "haproxy", "roll")),
-        Step("sign with the new authority", _tls_sign, ("postgresql", "redis", "haproxy", "roll")),
-        Step("trust only the new authority", _tls_drop, ("postgresql", "redis", "haproxy", "roll"), retire=_tls_old),
+        Step("let all trust the new authority too", _tls_trust, ("postgresql", "redis", "roll", "haproxy")),
+        Step("sign with the new authority", _tls_sign, ("postgresql", "redis", "roll", "haproxy")),
+        Step("trust only the new authority", _tls_drop, ("postgresql", "redis", "roll", "haproxy"), retire=_tls_old),
     ),
     "api": (_replace("airflow_api_secret_key", airflow_secrets.signing_key),),
     "admin": (_replace("airflow_admin_password", airflow_secrets.password),),
