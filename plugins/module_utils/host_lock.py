@@ -22,8 +22,12 @@ def hold(module: Any, patience: float = PATIENCE) -> None:
     """Wait until no other process changes this host, and keep others away until this one ends; in check mode nobody waits."""
     if module.check_mode:
         return
-    # Never closed: the lock goes with the process, however that ends, and no child inherits it.
-    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        # Never closed: the lock goes with the process, however that ends, and no child inherits it.
+        lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        module.fail_json(msg=f"{LOCK}: {error.strerror}; this module changes the host, as root: give its task become")
+        raise
     deadline = time.monotonic() + patience
     while True:
         try:

@@ -35,10 +35,7 @@ def bracketed(address: str) -> str:
 
 def webservers(question: dict[str, Any]) -> list[str]:
     scheme = "https" if question["tls"] else "http"
-    return [
-        f"{scheme}://{bracketed(one['address'])}:{one['port']}"
-        for one in question["webservers"]
-    ]
+    return [f"{scheme}://{bracketed(one['address'])}:{one['port']}" for one in question["webservers"]]
 
 
 class Accepted(Exception):

@@ -132,6 +132,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.windfarm.airflow.plugins.module_utils import host_lock
 from ansible_collections.windfarm.airflow.plugins.module_utils import postgresql_backup as pb
 from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import File, Host, ServerError, last_line, one_line
 
@@ -377,6 +378,8 @@ def main() -> None:
         if module.params["state"] == "made":
             result = make(host)
         else:
+            # A backup may take hours, keeps others away by itself and changes nothing that the modules change.
+            host_lock.hold(module)
             schedule(module.params, host)
     except (ServerError, pb.BackupError, OSError) as error:
         module.fail_json(msg=str(error), changed=bool(host.actions), actions=host.actions)

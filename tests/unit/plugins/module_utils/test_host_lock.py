@@ -23,7 +23,7 @@ host_lock.LOCK = sys.argv[2]
 class Module:
     check_mode, _name = False, "redis_server"
 host_lock.hold(Module())
-child = subprocess.Popen(["sleep", "20"], stdout=subprocess.DEVNULL)
+child = subprocess.Popen(["sleep", "20"], stdout=subprocess.DEVNULL, close_fds=False)
 print(child.pid, flush=True)
 sys.stdin.readline()
 """
@@ -78,3 +78,33 @@ def test_a_killed_process_holds_nothing(other: subprocess.Popen[str]) -> None:
 
 def test_check_mode_waits_for_nobody(other: subprocess.Popen[str]) -> None:
     host_lock.hold(Module(check_mode=True), patience=0)
+
+
+def test_who_is_not_root_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not even root may write here.
+    monkeypatch.setattr(host_lock, "LOCK", "/proc/lock")
+    with pytest.raises(Refused, match=r"^/proc/lock: .*; this module changes the host, as root: give its task become$"):
+        host_lock.hold(Module())
+
+
+MODULES = Path(str(host_lock.__file__)).parent.parent / "modules"
+# With what keeps a second one of it away, or why nothing has to.
+FREE = {
+    "airflow_dag_check": "only reads",
+    "airflow_dags": "locks the store of DAG files",
+    "airflow_release": "locks the folder of releases",
+    "airflow_release_info": "only reads",
+    "airflow_rotation": "replaces a value only where it is still what it was",
+    "airflow_status": "only reads",
+    "airflow_upgrade": "only reads",
+    "postgresql_restore": "shares the lock of backups, which does not wait",
+    "redis_consumers": "only reads",
+    "redis_queues": "deletes keys, each at once",
+    "server_packages": "waits for apt's lock",
+}
+
+
+def test_every_module_that_changes_a_host_waits() -> None:
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in MODULES.glob("*.py")}
+    on_hosts = {name for name, text in texts.items() if "module = AnsibleModule(" in text}
+    assert {name for name in on_hosts if "host_lock.hold(module)" not in texts[name]} == set(FREE)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -202,3 +203,10 @@ def test_any_password_is_written_as_it_is(value: str) -> None:
 def test_what_is_defined_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="defines a twice"):
         rotation.edited("a: 1\na: 2\n", {"a": "a: 3\n"})
+
+
+def test_haproxy_reads_the_authorities_after_the_workers_have_them() -> None:
+    """A worker's roll writes the file. Before it, HAProxy would stay one state late, with the old authority at the end."""
+    plays = yaml.safe_load((Path(str(rotation.__file__)).parents[2] / "playbooks/plays/rotate.yml").read_text(encoding="utf-8"))
+    imported = [play.get("ansible.builtin.import_playbook") for play in plays]
+    assert imported.index("roll.yml") < imported.index("haproxy.yml")
