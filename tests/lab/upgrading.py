@@ -129,10 +129,10 @@ class Cluster:
         shutil.copytree(source, folder)
         self._everywhere = folder / "group_vars" / "all"
         # There relative to the inventory; what ships DAG files shall leave ours.
-        dags = folder.with_name("dags")
-        shutil.copytree(ROOT / "dags", dags)
-        shutil.copy(ROOT / "tests/lab/dags/patient.py", dags)
-        self._write(self._everywhere / "airflow.yml", airflow_dags_source=str(dags))
+        self._dags = folder.with_name("dags")
+        shutil.copytree(ROOT / "dags", self._dags)
+        shutil.copy(ROOT / "tests/lab/dags/patient.py", self._dags)
+        self._write(self._everywhere / "airflow.yml", airflow_dags_source=str(self._dags))
         self.read()
 
     def read(self) -> None:
@@ -155,12 +155,16 @@ class Cluster:
         """Edit the inventory; None takes a variable out of it."""
         self._write(self._everywhere / "version.yml", **settings)
 
-    def ledger(self) -> Ledger:
-        """The ledger on this cluster; from now on every playbook ships its DAG files too."""
-        ledger = Ledger(self.inventory)
-        ledger.prepare()
-        self._write(self._everywhere / "airflow.yml", airflow_dags_source=ledger.dags)
-        return ledger
+    @contextlib.contextmanager
+    def ledger(self) -> Iterator[Ledger]:
+        """The ledger on this cluster; as long as it stands every playbook ships its DAG files too."""
+        with Ledger(self.inventory) as ledger:
+            ledger.prepare()
+            self._write(self._everywhere / "airflow.yml", airflow_dags_source=ledger.dags)
+            try:
+                yield ledger
+            finally:
+                self._write(self._everywhere / "airflow.yml", airflow_dags_source=str(self._dags))
 
     def smoke(self) -> None:
         smoke(self.folder)
