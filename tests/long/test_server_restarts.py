@@ -72,6 +72,30 @@ WAYS: dict[str, Callable[[Fresh, Ledger], None]] = {
 }
 
 
+def waiting(host: Fresh) -> int:
+    return int(host.inventory.redis("LLEN", "default"))
+
+
+def test_a_task_that_is_taken_while_postgresql_is_away_waits_for_it(host: Fresh, ledger: Ledger) -> None:
+    """Its worker cannot write that it has begun."""
+    worker = host.inventory.worker_unit(host.name)
+    with ledger.load("taken without PostgreSQL", long_seconds=LONG):
+        host.run("systemctl", "kill", "-s", "STOP", "--kill-whom=main", worker)
+        try:
+            before = wait("tasks wait in Redis", 60, lambda: waiting(host) > 4 and waiting(host), interval=1)
+            host.run("systemctl", "stop", "airflow-scheduler", database(host))
+        finally:
+            host.run("systemctl", "kill", "-s", "CONT", "--kill-whom=main", worker)
+        try:
+            wait("the worker takes some", 60, lambda: waiting(host) < before, interval=0.5)
+            time.sleep(20)
+        finally:
+            host.run("systemctl", "start", database(host), "airflow-scheduler")
+    report = ledger.settle()
+    print(f"{report.table()}\n{report.remarks()}")
+    assert_clean(report)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_restart_costs_no_task(host: Fresh, ledger: Ledger, way: str) -> None:
     before = pids(host, "redis-server", database(host))

@@ -71,6 +71,7 @@ def test_celery_is_not_touched_before_somebody_uses_it(module: Any) -> None:
 def test_the_configuration_is_the_providers_own_object(module: Any) -> None:
     # The provider lays any other over the configuration of a team.
     assert module.module.CELERY_CONFIG is CONFIG
+    assert CONFIG["task_acks_late"] and CONFIG["result_backend_always_retry"]
 
 
 def test_no_request_shows_its_arguments(module: Any) -> None:

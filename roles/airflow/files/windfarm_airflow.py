@@ -12,6 +12,15 @@ import sys
 from typing import Any
 
 PR_SET_DUMPABLE = 4
+# A worker writes into the results database that a task has begun, and fails the task where it cannot: Celery tries three times
+# within milliseconds, so a restart of PostgreSQL cost the tasks that were just being taken. Now it waits, 5 s at most at a time,
+# 10 minutes or so in all, after which Airflow itself gives away what was not begun ([scheduler] task_queued_timeout).
+PATIENCE = {
+    "result_backend_always_retry": True,
+    "result_backend_base_sleep_between_retries_ms": 100,
+    "result_backend_max_sleep_between_retries_ms": 5000,
+    "result_backend_max_retries": 240,
+}
 
 
 def hostname() -> str:
@@ -20,7 +29,7 @@ def hostname() -> str:
 
 
 def __getattr__(name: str) -> object:
-    """CELERY_CONFIG is the provider's own configuration; only who asks for it, thus uses Celery, loads Celery.
+    """CELERY_CONFIG is the provider's own configuration with PATIENCE; only who asks for it, thus uses Celery, loads Celery.
 
     The one argument of Airflow's Celery task holds the task's token. Celery shows arguments to whoever asks or listens:
     in message headers, events and answers to inspection, which Flower prints. Only the message's body needs them.
@@ -54,5 +63,6 @@ def __getattr__(name: str) -> object:
     Task.Request = QuietRequest
     # What a sender writes into headers and events, in characters.
     AMQP.argsrepr_maxsize = AMQP.kwargsrepr_maxsize = 0
+    DEFAULT_CELERY_CONFIG.update(PATIENCE)
     globals()[name] = DEFAULT_CELERY_CONFIG
     return DEFAULT_CELERY_CONFIG
