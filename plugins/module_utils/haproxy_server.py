@@ -54,8 +54,8 @@ defaults
     timeout http-keep-alive 60s
     timeout tunnel 1h
     # Two hundred workers ask each webserver twenty times a second. One that is gone is noticed by the first request, which goes
-    # to the next; from then on it is asked every second.
-    default-server inter 10s fastinter 1s downinter 2s fall 2 rise 2 init-addr none
+    # to the next; from then on it is asked every second, and its first answer brings it back: tasks wait for an only one.
+    default-server inter 10s fastinter 1s downinter 1s fall 2 rise 1 init-addr none
     default-server observe layer4 error-limit 1 on-error fastinter
 """
 
