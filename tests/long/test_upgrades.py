@@ -382,6 +382,9 @@ def test_time_by_number_of_workers(cluster: Cluster) -> None:
     extra = [(f"up{number}", f"10.89.77.{200 + number}") for number in range(11, 17)]
     try:
         for number in (2, 4, 8):
+            cluster.edit(airflow_version=OLD, airflow_requirements=None)
+            if cluster.version() != OLD:
+                cluster.must(ROLLBACK, rollback_downgrade=True)
             content = yaml.safe_load(before)
             for name, address in extra[: number - 2]:
                 worker = {"ansible_host": address, "lab_image": "bookworm"}
@@ -390,9 +393,10 @@ def test_time_by_number_of_workers(cluster: Cluster) -> None:
             cluster.read()
             lab("up", str(cluster.folder))
             up = [name for name, _address in extra[: number - 2]]
-            cluster.edit(airflow_version=OLD, airflow_requirements=None)
-            if cluster.version() != OLD:
-                cluster.must(ROLLBACK, rollback_downgrade=True)
+            for playbook in (UPGRADE, ROLLBACK, "playbooks/rotate_secrets.yml") if up else ():
+                refused = cluster.play(playbook, rotate="api")
+                assert refused.rc == 2 and refused.changed == 0
+                assert f"host {up[-1]} — runs nothing of the cluster yet" in refused.said
             cluster.must(SITE)
             cluster.edit(airflow_version=NEW)
             run = cluster.must(UPGRADE)
