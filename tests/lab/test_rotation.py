@@ -30,7 +30,8 @@ def command(inventory: str, kind: str, *arguments: str) -> list[str]:
 
 
 def secrets_of(inventory: str) -> Path:
-    return Path(inventory).resolve().parent / "group_vars" / "all" / "vault.yml"
+    path = Path(inventory).resolve()
+    return (path if path.is_dir() else path.parent) / "group_vars" / "all" / "vault.yml"
 
 
 def values(inventory: str) -> dict[str, Any]:
