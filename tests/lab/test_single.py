@@ -6,6 +6,7 @@ reboot under load."""
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 
 import pytest
 from api import FINISHED, Airflow, ApiError, wait
@@ -35,6 +36,36 @@ def test_a_task_can_read_no_other_components_files_or_environment(single: str, i
         inventory.run(single, "test", "-e", target)
         opened = f"(ls '{target}/' || cat '{target}') >/dev/null 2>&1 && echo open || echo closed"
         assert inventory.run(single, "runuser", "-u", "airflow-worker", "--", "sh", "-c", opened) == "closed", target
+
+
+def test_the_rest_is_restarted_while_a_worker_finishes_its_tasks(
+    single: str, inventory: Inventory, airflow: Airflow, shipment: Shipment, playbook: Callable[..., str]
+) -> None:
+    """A worker stops after what it needs; systemd would keep all of that from restarting until the last task has ended."""
+    if not shipment.marker:
+        shipment.ship("restart")
+    wait("the DAG is known", 60, lambda: airflow.dag("life_cycle") and shipment.marker in airflow.source("life_cycle"))
+    worker, dags = inventory.worker_unit(single), {"airflow_dags_source": str(shipment.folder)}
+    run_id = airflow.trigger("life_cycle", {"seconds": 300})
+    wait("the task runs", 60, lambda: any(task["state"] == "running" for task in airflow.tasks("life_cycle", run_id)))
+
+    def show(name: str, unit: str) -> str:
+        return inventory.run(single, "systemctl", "show", "-P", name, unit)
+
+    environment = {"worker": {"TEST_SETTING": shipment.marker}}
+    playbook("site", airflow_environment=environment, **dags)
+    assert show("ActiveState", worker) == "deactivating"
+    units = ("airflow-webserver", "airflow-logs", "redis-server")
+    before = {unit: show("MainPID", unit) for unit in units}
+    inventory.run(single, "systemctl", "kill", "--signal=SIGKILL", "airflow-triggerer")
+    wait("a crashed one is back", 60, lambda: show("SubState", "airflow-triggerer") == "running")
+    environment |= {"webserver": environment["worker"], "logs": environment["worker"]}
+    playbook("site", airflow_environment=environment, **dags)
+    playbook("upgrade_servers", servers="redis", restart_servers=True)
+    assert show("ActiveState", worker) == "deactivating"
+    assert [unit for unit in units if show("MainPID", unit) == before[unit]] == []
+    assert airflow.wait_for_run("life_cycle", run_id, 400) == "success"
+    playbook("site", **dags)
 
 
 def test_a_task_survives_a_reboot(single: str, inventory: Inventory, airflow: Airflow, shipment: Shipment) -> None:
