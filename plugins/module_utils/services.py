@@ -638,7 +638,7 @@ class Host:
             paths.append(config)
             if os.path.exists(f"{UNITS}/{target_of(stem)}"):
                 self._disable.append(target_of(stem))
-                paths.append(f"{UNITS}/{target_of(stem)}")
+                paths += [f"{UNITS}/{target_of(stem)}", f"{UNITS}/{needs_of(stem)}"]
         self.apply_enablement()
         self._disable = []
         LastGood(stem, config).forget()
@@ -683,6 +683,11 @@ def choose_colour(states: Mapping[str, str], current: Mapping[str, bool], enable
 def target_of(service: str) -> str:
     """The target that people stop and start instead of a colour."""
     return f"{service.partition('@')[0]}.target"
+
+
+def needs_of(service: str) -> str:
+    """The target that comes before all colours, and goes by itself when none of them runs."""
+    return f"{service.partition('@')[0]}-needs.target"
 
 
 def own_units() -> list[str]:

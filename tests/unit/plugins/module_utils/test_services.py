@@ -34,6 +34,7 @@ def test_since_reads_systemds_timestamps() -> None:
 
 def test_target_of_a_worker() -> None:
     assert services.target_of("airflow-worker@default") == "airflow-worker.target"
+    assert services.needs_of("airflow-worker@default") == "airflow-worker-needs.target"
 
 
 @pytest.fixture()
