@@ -19,8 +19,8 @@ FLOOR ?= ../shared/bench/floor.sh
 # Side by side: what needs a cluster, and the rest. Scenario security takes over the hosts of site.
 CLUSTER := scenario-site scenario-security scenario-single
 PARTS := test-fast sanity importer scenario-postgresql scenario-redis scenario-upgrade
-# Roles alone: in `make test` on the newest Debian, here on each.
-LONG_PARTS := scenario-postgresql scenario-redis scenario-haproxy scenario-firewall second-day
+# In `make test` without their long tests, and roles alone on the newest Debian only; here whole.
+LONG_PARTS := scenario-site scenario-single scenario-upgrade scenario-postgresql scenario-redis scenario-haproxy scenario-firewall second-day
 
 .PHONY: help
 help: ## Show this list
@@ -109,7 +109,7 @@ second-day: ## Under the ledger, on one host: restarts and retention, a rotation
 
 .PHONY: test
 test: setup ## Everything, as CI does
-	@LAB_ONE_HOST=1 .venv/bin/python tests/parts.py $(CLUSTER) -- $(PARTS)
+	@LAB_ONE_HOST=1 LAB_SHORT=1 .venv/bin/python tests/parts.py $(CLUSTER) -- $(PARTS)
 
 LONG ?= tests/long
 .PHONY: test-long

@@ -179,6 +179,7 @@ def test_a_killed_run_is_put_right_by_the_next(
         )
 
 
+@pytest.mark.long
 def test_one_worker_alone(inventory: Inventory, dags: dict[str, str]) -> None:
     site(inventory.path, **dags)
     host = inventory.members["worker"][-1]
@@ -245,6 +246,7 @@ def test_a_worker_in_wait_mode_is_replaced_one_after_the_other(inventory: Invent
     site(inventory.path, **dags)
 
 
+@pytest.mark.long
 def test_a_drained_host_stays_drained(inventory: Inventory, dags: dict[str, str]) -> None:
     host = inventory.members["worker"][-1]
     unit = inventory.worker_unit(host)

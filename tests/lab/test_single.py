@@ -38,6 +38,7 @@ def test_a_task_can_read_no_other_components_files_or_environment(single: str, i
         assert inventory.run(single, "runuser", "-u", "airflow-worker", "--", "sh", "-c", opened) == "closed", target
 
 
+@pytest.mark.long
 def test_the_rest_is_restarted_while_a_worker_finishes_its_tasks(
     single: str, inventory: Inventory, airflow: Airflow, shipment: Shipment, playbook: Callable[..., str]
 ) -> None:
@@ -68,6 +69,7 @@ def test_the_rest_is_restarted_while_a_worker_finishes_its_tasks(
     playbook("site", **dags)
 
 
+@pytest.mark.long
 def test_a_task_survives_a_reboot(single: str, inventory: Inventory, airflow: Airflow, shipment: Shipment) -> None:
     if not shipment.marker:
         shipment.ship("reboot")

@@ -2,14 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """A working cluster goes from one release to the next and back; the ledger, outside of it, says what that cost.
 
-The tests go on from each other: 3.2.2, 3.3.2, back, again with kills, another lock, back from that."""
+The tests go on from each other: 3.2.2, 3.3.2 with kills, back; the long ones: 3.3.2 again, another lock, back from that."""
 
 from __future__ import annotations
 
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from inventory import Inventory
@@ -43,12 +43,6 @@ def ledger(cluster: Cluster) -> Iterator[Ledger]:
         yield ledger
 
 
-@pytest.fixture(scope="module")
-def seconds() -> dict[str, float]:
-    """What later tests need to know of earlier ones."""
-    return {}
-
-
 def test_what_the_next_run_would_undo_is_refused(cluster: Cluster) -> None:
     assert set(cluster.versions().values()) == {OLD}
     run = cluster.play(UPGRADE, airflow_version=NEW)
@@ -77,19 +71,36 @@ def test_staging_that_fails_on_one_host_touches_nothing(cluster: Cluster) -> Non
     assert not [name for name in cluster.installed(host) if name.startswith(NEW)]
 
 
-def test_upgrade_with_a_migration(cluster: Cluster, ledger: Ledger, seconds: dict[str, float]) -> None:
+def test_upgrade_that_is_killed_and_meets_a_worker_that_does_not_start(cluster: Cluster, ledger: Ledger) -> None:
+    """With a migration, under load: three kills anywhere, a worker whose new release does not start, and the run that ends it."""
+    seed = int(os.environ.get("SEED", time.time_ns() % 100000))
+    print(f"\nSEED={seed}")
+    chance = random.Random(seed)  # noqa: S311  (repeatable on purpose)
     cluster.edit(airflow_version=NEW)
     before = cluster.revision()
-    patients = Patients(cluster, 1)
-    with Watch(cluster) as watch, ledger.load("upgrade with a migration", LONG_SECONDS):
+    broken = cluster.members["worker"][0]
+    mend: list[Callable[[], None]] = []
+
+    def attempt(point: int = 0) -> bool:
+        """One run; whether it met the broken worker."""
+        at = {} if mend else {"PLAY [(3/7)": lambda: mend.append(cluster.break_staged(broken, "worker"))}
+        run = cluster.play(UPGRADE, kill_after=point, delay=chance.uniform(0, 3), at=at)
+        print(f"{run.table()}\nkilled in {run.killed_in}" if run.killed_in else run.table())
+        met = run.rc == 2 and broken in run.said
+        assert run.killed_in or met, run.output[-8000:]
+        return met and not run.killed_in
+
+    with Watch(cluster) as watch, ledger.load("upgrade with three kills and a broken worker", LONG_SECONDS):
+        met = [attempt(point) for point in sorted(chance.sample(range(5, 70), KILLS))]
+        assert any(met) or attempt()
+        # Whoever is left still works, in the release before.
+        assert cluster.releases(cluster.members["worker"][-1])
+        mend[0]()
         run = cluster.must(UPGRADE)
-    seconds["tasks"] = run.tasks
-    print(f"\n{run.table()}\n{watch.table()}")
+        print(run.table())
+    print(watch.table())
     assert cluster.revision() != before
     assert set(cluster.versions().values()) == {NEW}
-    # What ran goes on in the release in which it began.
-    patients.still_on(OLD)
-    patients.end_well()
     settle(ledger)
     assert watch.together(["webserver", "worker"]) == []
     assert watch.api_seconds == 0
@@ -116,26 +127,27 @@ def test_rollback_of_a_migration(cluster: Cluster) -> None:
     assert not cluster.failed_units()
 
 
-def test_killed_and_run_again(cluster: Cluster, seconds: dict[str, float]) -> None:
-    """Anywhere, three times."""
-    seed = int(os.environ.get("SEED", time.time_ns() % 100000))
-    print(f"\nSEED={seed}")
-    chance = random.Random(seed)  # noqa: S311  (repeatable on purpose)
+@pytest.mark.long
+def test_upgrade_with_a_migration(cluster: Cluster, ledger: Ledger) -> None:
     cluster.edit(airflow_version=NEW)
-    with Watch(cluster) as watch:
-        for point in sorted(chance.sample(range(5, int(seconds.get("tasks", 80))), KILLS)):
-            run = cluster.play(UPGRADE, kill_after=point, delay=chance.uniform(0, 3))
-            print(f"killed after {run.seconds:.1f} s in {run.killed_in}" if run.killed_in else f"ran to its end: rc {run.rc}")
-            assert run.killed_in or run.rc == 0, run.output[-8000:]
+    before = cluster.revision()
+    patients = Patients(cluster, 1)
+    with Watch(cluster) as watch, ledger.load("upgrade with a migration", LONG_SECONDS):
         run = cluster.must(UPGRADE)
-    print(f"{run.table()}\n{watch.table()}")
-    cluster.settled()
+    print(f"\n{run.table()}\n{watch.table()}")
+    assert cluster.revision() != before
     assert set(cluster.versions().values()) == {NEW}
+    # What ran goes on in the release in which it began.
+    patients.still_on(OLD)
+    patients.end_well()
+    settle(ledger)
     assert watch.together(["webserver", "worker"]) == []
-    cluster.smoke()
+    assert watch.api_seconds == 0
+    print(cluster.settled().table())
     assert not cluster.failed_units()
 
 
+@pytest.mark.long
 def test_a_host_that_does_not_start_goes_back(cluster: Cluster) -> None:
     """Another lock, the same schema: on one host the new release's webserver does not start."""
     cluster.edit(airflow_version=NEW, airflow_requirements=["cowsay"], airflow_lock_pythons=["3.11"])
