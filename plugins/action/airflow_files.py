@@ -31,6 +31,8 @@ class ActionModule(ActionBase):
                 raise AnsibleActionFail(f"the inventory cannot be read as a cluster: {error!r}") from error
         files = [self._rendered(dict(file), variables) for file in self._task.args.get("files") or []]
         hashes = self._stamp(files)
+        # What several services share counts for each of them, and is one file.
+        files = list({file["path"]: file for file in files}.values())
         for file in files:
             for key in ("src", "template", "vars"):
                 file.pop(key, None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.windfarm.airflow.plugins.module_utils import workers
 from ansible_collections.windfarm.airflow.plugins.module_utils.layout import components_of
 
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -21,8 +22,10 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        groups = list((task_vars or {}).get("group_names", []))
+        variables = task_vars or {}
+        groups = list(variables.get("group_names", []))
         catalog = self._loader.load_from_file(CATALOG)["__airflow_catalog"]
+        catalog["worker"]["instances"] = workers.named(self._templar.template(variables.get("airflow_worker_instances")))
         known = {group for entry in catalog.values() for group in entry["groups"]} | set(SERVERS)
         status: dict[str, Any] = {"groups": [group for group in groups if group in known and group != "airflow"]}
         arguments = {

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.windfarm.airflow.plugins.module_utils import layout
+from ansible_collections.windfarm.airflow.plugins.module_utils import layout, workers
+from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import COMPONENT_GROUPS, SERVER_GROUPS
 
 
 def _reported(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -23,6 +24,13 @@ def _reported(function: Callable[..., Any]) -> Callable[..., Any]:
     return filtered
 
 
+def worker_instances(
+    found: Sequence[Mapping[str, Any]], machine: Mapping[str, Any], group_names: Collection[str]
+) -> list[dict[str, Any]]:
+    neighbours = {*COMPONENT_GROUPS.values(), *SERVER_GROUPS.values()} - {COMPONENT_GROUPS["worker"]}
+    return workers.sized(found, machine, len(neighbours & set(group_names)))
+
+
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         names = (
@@ -34,4 +42,5 @@ class FilterModule:
             "secret_environment",
             "url",
         )
-        return {name: _reported(getattr(layout, name)) for name in names}
+        filters = {name: _reported(getattr(layout, name)) for name in names}
+        return {**filters, "worker_instances": _reported(worker_instances)}

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.windfarm.airflow.plugins.module_utils import workers as worker_instances
 
 COMPONENT_GROUPS = {
     "scheduler": "airflow_scheduler",
@@ -42,6 +43,8 @@ EVERYBODY = ["0.0.0.0/0", "::/0"]
 HBA_KEYWORDS: dict[str, list[str]] = {"all": EVERYBODY, "samenet": EVERYBODY, "samehost": []}
 # Debian's own value, doubled until it is enough: a new value is a restart of PostgreSQL, and each worker that joins needs more.
 CONNECTIONS = 100
+# Upstream's [core] parallelism, doubled likewise: a new value is a restart of the schedulers.
+PARALLELISM = 32
 
 
 @functools.cache
@@ -117,19 +120,32 @@ class Connections(NamedTuple):
     results_database: int
 
 
+def parallelism(slots: int, schedulers: int) -> int:
+    """[core] parallelism, which each scheduler has for itself: all slots can be used while one of several schedulers is away."""
+    needed = max(slots, 1) / max(schedulers - 1, 1)
+    return PARALLELISM * 2 ** max(0, math.ceil(math.log2(needed / PARALLELISM)))
+
+
 def connections(
-    schedulers: int, webserver_processes: int, dag_processors: int, triggerers: int, worker_slots: Sequence[int], pool: int = POOL
+    schedulers: int,
+    webserver_processes: int,
+    dag_processors: int,
+    triggerers: int,
+    worker_slots: Sequence[int],
+    pool: int = POOL,
+    given: int = 0,
 ) -> Connections:
     """The worst case of every pool, a fifth more, rounded up to 100, 200, 400…
 
     Per scheduler a pool and two result backend connections; per webserver process a synchronous and an asynchronous pool;
-    per dag processor one pool; per triggerer two; per worker one result backend connection a slot and one of its own.
+    per dag processor one pool; per triggerer two; per worker instance one result backend connection a slot and one of its own.
+    `given` is the user's number, which preflight has compared with what is needed.
     """
     pools = (schedulers + webserver_processes * 2 + dag_processors + triggerers * 2) * pool
-    # A worker host counts twice: while a new colour starts, the old one still runs its tasks.
+    # A worker counts twice: while a new colour starts, the old one still runs its tasks.
     results = schedulers * 2 + sum(2 * (slots + 1) for slots in worker_slots)
     needed = (pools + results + RESERVED) * 1.2
-    total = CONNECTIONS * 2 ** max(0, math.ceil(math.log2(needed / CONNECTIONS)))
+    total = given or CONNECTIONS * 2 ** max(0, math.ceil(math.log2(needed / CONNECTIONS)))
     # Code on a worker may open as many as it likes: they never take the ones that the scheduler lives by.
     for_results = math.ceil(results * 1.2)
     return Connections(total, total - RESERVED - for_results, for_results)
@@ -196,13 +212,16 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         config = (_get(hostvars[host], "airflow_config") or {}).get("database") or {}
         return int(config.get("sql_alchemy_pool_size", 5)) + int(config.get("sql_alchemy_max_overflow", 10))
 
+    workers = {host: worker_instances.instances(functools.partial(_get, hostvars[host])) for host in members["worker"]}
+    slots = [one["concurrency"] for found in workers.values() for one in found]
     limits = connections(
         schedulers=len(members["scheduler"]),
         webserver_processes=sum(processes(host) for host in members["webserver"]),
         dag_processors=len(members["dag_processor"]),
         triggerers=len(members["triggerer"]),
-        worker_slots=[int(_get(hostvars[host], "airflow_worker_concurrency")) for host in members["worker"]],
+        worker_slots=slots,
         pool=max((pool(host) for name in METADATA_CLIENTS for host in members[name]), default=POOL),
+        given=int(hostvars[members["postgresql"][0]].get("postgresql_max_connections") or 0) if members["postgresql"] else 0,
     )
     # A server that the user runs brings its own rules.
     database["tls"] = results["tls"] = tls and bool(members["postgresql"])
@@ -248,6 +267,9 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         "tls": tls,
         "addresses": addresses,
         "members": members,
+        "workers": workers,
+        "queues": worker_instances.queues(workers),
+        "parallelism": parallelism(sum(slots), len(members["scheduler"])),
         "database": database,
         "results_database": results,
         "broker": {

@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from ansible_collections.windfarm.airflow.plugins.module_utils import workers
+
 SUPPORT = "/usr/local/lib/airflow"
 CONFIG = "/etc/airflow"
 UNITS = "/etc/systemd/system"
@@ -33,24 +35,48 @@ def components_of(
     for name, entry in catalog.items():
         if not set(entry["groups"]) & set(group_names) or (only and name not in only):
             continue
-        instance = entry.get("instance", "")
-        directory = dashed(name)
-        stem = f"{directory}@{instance}" if instance else directory
-        here.append(
-            {
-                **entry,
-                "name": name,
-                "directory": directory,
-                "user": f"airflow-{directory}",
-                "home": f"/var/lib/airflow/{directory}",
-                "logs": f"/var/log/airflow/{directory}",
-                "config": f"{CONFIG}/{stem}",
-                # A worker's unit exists per colour; the module that converges it makes both from this one.
-                "unit": f"{CONFIG}/{stem}/unit" if instance else f"{UNITS}/airflow-{stem}.service",
-                "service": f"airflow-{stem}",
-            }
-        )
+        here += [_placed(name, one) for one in _by_instance(entry)]
     return here
+
+
+def _by_instance(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """An entry with instances is one component each, all with the same user, home and log folder."""
+    if "instances" not in entry:
+        return [dict(entry)]
+    common = {key: value for key, value in entry.items() if key != "instances"}
+    return [
+        {**_filled(common, workers.words(one)), "instance": one["name"], "settings": dict(one)} for one in entry["instances"]
+    ]
+
+
+def _filled(value: Any, words: Mapping[str, str]) -> Any:
+    """The value with each word replaced in every text within it."""
+    if isinstance(value, Mapping):
+        return {key: _filled(part, words) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_filled(part, words) for part in value]
+    if isinstance(value, str):
+        for word, text in words.items():
+            value = value.replace(word, text)
+    return value
+
+
+def _placed(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    instance = entry.get("instance", "")
+    directory = dashed(name)
+    stem = f"{directory}@{instance}" if instance else directory
+    return {
+        **entry,
+        "name": name,
+        "directory": directory,
+        "user": f"airflow-{directory}",
+        "home": f"/var/lib/airflow/{directory}",
+        "logs": f"/var/log/airflow/{directory}",
+        "config": f"{CONFIG}/{stem}",
+        # A worker's unit exists per colour; the module that converges it makes both from this one.
+        "unit": f"{CONFIG}/{stem}/unit" if instance else f"{UNITS}/airflow-{stem}.service",
+        "service": f"airflow-{stem}",
+    }
 
 
 def url(target: Mapping[str, Any], scheme: str, password: str, query: Mapping[str, str] | None = None) -> str:
@@ -72,14 +98,18 @@ def airflow_cfg(
     component: Mapping[str, Any],
     readers: Mapping[str, Collection[str]] | None = None,
 ) -> str:
-    """airflow.cfg of one component: sorted, per cent signs doubled (the file is read with interpolation)."""
+    """airflow.cfg of one component: sorted, per cent signs doubled (the file is read with interpolation).
+
+    `readers` names the components that read a section, or of a section one key (`section.key`), where not all do.
+    """
+    name, known = component["name"], readers or {}
     lines = []
     for section in sorted(sections):
-        if component["name"] not in (readers or {}).get(section, [component["name"]]):
+        if name not in known.get(section, [name]):
             continue
         lines += ["", f"[{section}]"]
         for key, value in sorted(sections[section].items()):
-            if value is None:
+            if value is None or name not in known.get(f"{section}.{key}", [name]):
                 continue
             text = _plain(value).replace("@DIRECTORY@", component["directory"])
             if "\n" in text.strip():
@@ -128,7 +158,10 @@ def for_component(per_component: Mapping[str, Mapping[str, Any]], name: str) -> 
 
 
 def _files(components: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Files of the components, for the airflow_files action; `part_of` is the service that must notice a change."""
+    """Files of the components, for the airflow_files action; `part_of` is the service that must notice a change.
+
+    What the instances of a component share is there once for each, and the action writes it once.
+    """
     files: list[dict[str, Any]] = []
     for component in components:
         common = {"vars": {"component": component}, "part_of": component["service"]}
@@ -165,11 +198,16 @@ def _directories(components: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
                 "group": "airflow-logs" if served else user,
             }
         )
-    return directories
+    return _once(directories, "path")
+
+
+def _once(entries: Sequence[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Instances share a user and its folders."""
+    return list({entry[key]: entry for entry in entries}.values())
 
 
 def _users(components: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [
+    users = [
         {
             "name": component["user"],
             "home": component["home"],
@@ -178,6 +216,7 @@ def _users(components: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for component in components
     ]
+    return _once(users, "name")
 
 
 def _services(components: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

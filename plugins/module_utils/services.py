@@ -518,7 +518,7 @@ class Host:
             return
         self.enable(serving, state.get(serving, {}))
         target = target_of(service["service"])
-        if not self.check:
+        if not self.check and target not in self._enable:
             self.enable(target, show([target])[target])
         for unit in others:
             properties = state.get(unit, {})
@@ -610,11 +610,12 @@ class Host:
         config = f"/etc/airflow/{stem.replace('airflow-', '', 1)}"
         own = f"{config}-{colour}" if colour else config
         active = properties["ActiveState"] in ("active", "activating")
+        stays = any(service["name"] == name for service in self.services)
         # The database may have closed its door to this host already, so what the run has seen counts first.
-        if active and name not in proven:
+        if active and not stays and name not in proven:
             health = dict(catalog.get(name, {}).get("health", {}))
             if "name" in health:
-                health["name"] = health["name"].replace("@COLOUR@", colour)
+                health["name"] = health["name"].replace("@INSTANCE@", stem.partition("@")[2]).replace("@COLOUR@", colour)
             problem = last_of_its_kind(self.python, name, health, peers.get(name, []), own)
             if problem and self.check and peers.get(name):
                 self.notes.append(f"{unit} leaves when the one on {', '.join(peers[name])} answers")
@@ -636,7 +637,9 @@ class Host:
         paths = [own]
         if not any(split_unit(other)[0] == stem for other in own_units() if other != unit):
             paths.append(config)
-            if os.path.exists(f"{UNITS}/{target_of(stem)}"):
+            # Another instance of it may be left, that runs or that goes later.
+            shared = stays or any(target_of(split_unit(other)[0]) == target_of(stem) for other in own_units() if other != unit)
+            if not shared and os.path.exists(f"{UNITS}/{target_of(stem)}"):
                 self._disable.append(target_of(stem))
                 paths += [f"{UNITS}/{target_of(stem)}", f"{UNITS}/{needs_of(stem)}"]
         self.apply_enablement()

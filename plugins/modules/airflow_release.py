@@ -127,6 +127,11 @@ path:
   returned: success
   type: str
   sample: /opt/airflow/releases/3.3.2-1f0c2b9d4e
+machine:
+  description: Memory (C(memory), whole GiB) and C(processors) of the host.
+  returned: success
+  type: dict
+  sample: {memory: 8, processors: 4}
 migrations:
   description: Heads and revisions of each table of schema revisions that this release knows; empty while it is missing.
   returned: success
@@ -221,6 +226,8 @@ def main() -> None:
         path=path,
         python=python["version"],
         architecture=python["architecture"],
+        # Whole GiB: what a kernel keeps for itself differs by some MB from version to version.
+        machine={"memory": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30), "processors": os.cpu_count()},
         migrations=(manifest or {}).get("migrations", {}),
         previous=previous(parameters["directory"], name),
         present=present,

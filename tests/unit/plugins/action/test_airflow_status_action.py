@@ -41,6 +41,19 @@ def test_the_groups_say_what_is_expected(read: Any) -> None:
     assert result["status"] == {"reachable": True, "groups": ["airflow_worker", "redis"], "problems": [], "notes": []}
 
 
+def test_each_worker_instance_is_expected(folder: pathlib.Path, controller: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def answer(_self: Any, module_args: dict[str, Any], **_options: Any) -> dict[str, Any]:
+        given.update(module_args)
+        return {"changed": False, "status": {"problems": [], "notes": []}}
+
+    monkeypatch.setattr(airflow_status.ActionModule, "_execute_module", answer)
+    variables = {"group_names": GROUPS, "airflow_worker_instances": [{"name": "io"}, {"name": "etl"}]}
+    controller([str(folder / "hosts.yml")]).run(airflow_status.ActionModule, **variables)
+    assert [one["service"] for one in given["services"]] == ["airflow-logs", "airflow-worker@io", "airflow-worker@etl"]
+
+
 class TaskTimeoutError(BaseException):
     """As Ansible's, which has moved between versions."""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import COMPONENT_GROUPS, connections, plan
+from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import COMPONENT_GROUPS, connections, parallelism, plan
 
 HOSTVARS: dict[str, dict[str, Any]] = {
     "db1": {"ansible_host": "10.0.0.1"},
@@ -70,6 +70,33 @@ def test_worker_slots_count() -> None:
     few = plan({**HOSTVARS, "worker2": {"airflow_worker_concurrency": 4}}, GROUPS)["max_connections"]
     many = plan({**HOSTVARS, "worker2": {"airflow_worker_concurrency": 64}}, GROUPS)["max_connections"]
     assert many > few
+
+
+def test_workers_are_resolved() -> None:
+    instances = [{"name": "io", "concurrency": 20}, {"name": "etl", "queues": ["etl"], "autoscale": "8,2"}]
+    found = plan({**HOSTVARS, "worker2": {"airflow_worker_instances": instances, "airflow_worker_queues": ["io"]}}, GROUPS)
+    assert list(found["workers"]) == ["worker1", "worker2"]
+    (default,) = found["workers"]["worker1"]
+    assert (default["name"], default["queues"], default["concurrency"]) == ("default", ["default"], 16)
+    assert [(one["name"], one["queues"], one["concurrency"]) for one in found["workers"]["worker2"]] == [
+        ("io", ["io"], 20),
+        ("etl", ["etl"], 8),
+    ]
+    assert found["queues"] == ["default", "etl", "io"]
+    # 2 + 2 x (17 + 21 + 9) = 96, a fifth more.
+    assert found["connection_limits"]["results_database"] == 116
+
+
+def test_every_slot_can_be_used_when_one_of_several_schedulers_is_away() -> None:
+    assert [parallelism(slots, 1) for slots in (0, 8, 32, 33, 64, 200)] == [32, 32, 32, 64, 64, 256]
+    assert [parallelism(64, schedulers) for schedulers in (1, 2, 3)] == [64, 64, 32]
+    assert plan({**HOSTVARS, "worker2": {"airflow_worker_concurrency": 80}}, GROUPS)["parallelism"] == 128
+
+
+def test_a_number_of_connections_that_the_user_gives() -> None:
+    found = plan({**HOSTVARS, "db1": {"postgresql_max_connections": 777}}, GROUPS)
+    assert found["max_connections"] == 777
+    assert found["connection_limits"]["database"] == 777 - 9 - found["connection_limits"]["results_database"]
 
 
 def test_a_port_is_open_to_those_who_need_it() -> None:

@@ -10,15 +10,18 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from ansible_collections.windfarm.airflow.plugins.module_utils import layout, services
 
+DEFAULT = {"name": "default", "queues": ["default"], "autoscale": "", "concurrency": 4}
+ETL = {"name": "etl", "queues": ["etl", "slow"], "autoscale": "8,2", "concurrency": 8, "environment": {"A": "@QUEUES@"}}
 CATALOG: dict[str, dict[str, Any]] = {
     "scheduler": {"groups": ["airflow_scheduler"], "exec": "airflow scheduler", "description": "s", "health": {}},
     "dag_processor": {"groups": ["airflow_dag_processor"], "exec": "airflow dag-processor", "description": "d", "health": {}},
     "worker": {
         "groups": ["airflow_worker"],
-        "exec": "airflow celery worker",
-        "instance": "default",
+        "exec": "airflow celery worker -q @QUEUES@ @POOL@ -H @INSTANCE@-@COLOUR@@here",
+        "instances": [DEFAULT],
         "description": "w",
-        "health": {},
+        "health": {"kind": "celery", "name": "@INSTANCE@-@COLOUR@@here"},
+        "files": [{"path": "/etc/systemd/system/airflow-worker.target"}],
     },
     "cli": {"groups": ["airflow"], "description": "c", "health": {}},
 }
@@ -43,6 +46,27 @@ def test_a_unit_with_colours_is_not_where_systemd_looks() -> None:
     one = components("airflow_worker")["worker"]
     assert one["service"] == "airflow-worker@default"
     assert one["unit"] == "/etc/airflow/worker@default/unit"
+
+
+def test_each_instance_has_a_unit_and_a_name_of_its_own() -> None:
+    catalog = {**CATALOG, "worker": {**CATALOG["worker"], "instances": [DEFAULT, ETL]}}
+    default, etl = layout.components_of(catalog, ["airflow_worker"])
+    assert default["exec"] == "airflow celery worker -q default -c 4 -H default-@COLOUR@@here"
+    assert etl["exec"] == "airflow celery worker -q etl,slow --autoscale 8,2 -H etl-@COLOUR@@here"
+    assert etl["health"]["name"] == "etl-@COLOUR@@here"
+    assert etl["settings"] == ETL, "the user's own text is left as it is"
+    assert {default["user"], etl["user"]} == {"airflow-worker"} and {default["logs"], etl["logs"]} == {"/var/log/airflow/worker"}
+    made = layout.component_layout([default, etl])
+    assert [one["service"] for one in made["services"]] == ["airflow-worker@default", "airflow-worker@etl"]
+    assert [one["name"] for one in made["users"]] == ["airflow-worker"]
+    assert [one["path"] for one in made["directories"]] == [
+        "/etc/airflow/worker@default",
+        "/var/lib/airflow/worker",
+        "/var/log/airflow/worker",
+        "/etc/airflow/worker@etl",
+    ]
+    shared = [one["part_of"] for one in made["files"] if one["path"].endswith(".target")]
+    assert shared == ["airflow-worker@default", "airflow-worker@etl"]
 
 
 def test_the_command_has_no_service() -> None:
@@ -91,6 +115,12 @@ def test_airflow_cfg_is_read_as_it_was_meant() -> None:
 def test_airflow_cfg_leaves_out_what_a_component_does_not_read() -> None:
     text = layout.airflow_cfg({"celery": {"a": 1}}, components("airflow_scheduler")["scheduler"], {"celery": ["worker"]})
     assert "celery" not in text
+
+
+def test_airflow_cfg_leaves_out_a_key_that_a_component_does_not_read() -> None:
+    sections, readers = {"core": {"parallelism": 64, "x": 1}}, {"core.parallelism": ["scheduler"]}
+    assert "parallelism" in layout.airflow_cfg(sections, components("airflow_scheduler")["scheduler"], readers)
+    assert layout.airflow_cfg(sections, components("airflow_worker")["worker"], readers) == "[core]\nx = 1\n"
 
 
 def test_airflow_cfg_refuses_a_line_break() -> None:
