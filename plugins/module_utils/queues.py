@@ -23,14 +23,17 @@ EXAMPLES = 5
 WAITING, LATER = ("queued", "scheduled"), ("none", "up_for_retry", "up_for_reschedule", "deferred", "awaiting_input")
 
 
-def read(queues: Collection[str] = (), release: str = "", broker: bool = False) -> dict[str, Any]:
-    """Each queue's use; with `broker` also how much waits in it, for those named too. DatabaseError where nobody answers."""
+def read(queues: Collection[str] = (), release: str = "", broker: bool = False, names: bool = False) -> dict[str, Any]:
+    """Each queue's use; with `broker` also how much waits in it, for those named too; with `names` also which tasks run.
+
+    DatabaseError where nobody answers.
+    """
     database = Database(release or None)
     if not database.prepared():
         raise DatabaseError(f"{ENVIRONMENT} or its release is missing; run site.yml")
     if "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in database.environment:
         raise DatabaseError("this host may not read the metadata database; ask one with a scheduler or a webserver")
-    question = {"queues": sorted(queues), "broker": broker, "prefix": _prefix()}
+    question = {"queues": sorted(queues), "broker": broker, "names": names, "prefix": _prefix()}
     try:
         answer = run_script(database.release, USER, database.environment, queues_script, question)
     except ScriptError as error:
@@ -65,7 +68,17 @@ def summary(answer: Mapping[str, Any], queues: Collection[str] = ()) -> dict[str
             "later": sum(states.get(state, 0) for state in LATER),
             "length": lengths.get(name),
         }
-    return {"queues": found, "taken": broker.get("taken"), "broker_problem": broker.get("detail", "")}
+    return {
+        "queues": found,
+        "taken": broker.get("taken"),
+        "broker_problem": broker.get("detail", ""),
+        "running": {row[0]: task(*row[1:]) for row in answer["running"]},
+    }
+
+
+def task(dag: str, name: str, index: int, run: str, seconds: int | None) -> dict[str, Any]:
+    mapped = f"[{index}]" if index >= 0 else ""
+    return {"name": f"{dag}.{name}{mapped}", "run": run, "seconds": max(0, seconds or 0)}
 
 
 def served(workers: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[str]]:

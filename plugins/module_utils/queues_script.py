@@ -1,6 +1,6 @@
 # Copyright (c) 2026 windfarm.airflow contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What module_utils/queues.py runs with a release's Python, as user airflow-cli: two statements of SQL, one round to Redis.
+"""What module_utils/queues.py runs with a release's Python, as user airflow-cli: a few statements of SQL, one round to Redis.
 
 It starts nothing of Airflow's. The question comes as JSON on standard input, the answer goes as JSON to file descriptor 3.
 """
@@ -51,6 +51,11 @@ WHERE r.state IN ('running', 'queued') AND ti.queue IS NOT NULL AND (ti.state IS
   ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))
 GROUP BY 1, 2
 """
+# What runs, so that it can be told by name.
+RUNNING = """
+SELECT id::text, dag_id, task_id, map_index, run_id, extract(epoch FROM now() - start_date)::bigint
+FROM task_instance WHERE state = 'running' ORDER BY start_date LIMIT 2000
+"""
 
 
 def queues_of(data: dict[str, Any]) -> set[str]:
@@ -64,7 +69,7 @@ def queues_of(data: dict[str, Any]) -> set[str]:
     }
 
 
-def database() -> dict[str, Any]:
+def database(names: bool) -> dict[str, Any]:
     import psycopg2
 
     url = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("postgresql+psycopg2:", "postgresql:", 1)
@@ -78,8 +83,10 @@ def database() -> dict[str, Any]:
             dags += [[dag, paused, queue] for queue in queues_of(json.loads(zlib.decompress(packed)))]
         cursor.execute(TASKS)
         tasks = [list(row) for row in cursor.fetchall()]
+        cursor.execute(RUNNING if names else "SELECT 1 WHERE false")
+        running = [list(row) for row in cursor.fetchall()]
     connection.close()
-    return {"dags": dags, "tasks": tasks}
+    return {"dags": dags, "tasks": tasks, "running": running}
 
 
 def broker(names: Iterable[str], prefix: str) -> dict[str, Any]:
@@ -105,7 +112,7 @@ def broker(names: Iterable[str], prefix: str) -> dict[str, Any]:
 
 
 def read(question: dict[str, Any]) -> dict[str, Any]:
-    answer = database()
+    answer = database(question["names"])
     names = {row[2] for row in answer["dags"]} | {row[0] for row in answer["tasks"]} | set(question["queues"])
     if question["broker"]:
         try:

@@ -29,6 +29,10 @@ options:
     description: Also ask the broker how many messages wait.
     type: bool
     default: false
+  names:
+    description: Also tell which tasks run.
+    type: bool
+    default: false
   release:
     description: Folder of the release that asks. By default the one that the C(airflow) command of this host uses.
     type: path
@@ -93,6 +97,21 @@ broker_problem:
   description: Why the broker was not asked with success; empty when it was, or was not to be.
   returned: success
   type: str
+running:
+  description: With O(names), the task instances that run, by id, at most 2000.
+  returned: success
+  type: dict
+  contains:
+    name:
+      description: DAG and task, with the index of a mapped one.
+      type: str
+      sample: etl.load[3]
+    run:
+      description: Id of the DAG run.
+      type: str
+    seconds:
+      description: For how long it has run.
+      type: int
 without_worker:
   description: Queues in use that none of O(workers) takes, and by what they are used.
   returned: success
@@ -115,6 +134,7 @@ def main() -> None:
             "workers": {"type": "dict", "default": {}},
             "leaving": {"type": "list", "elements": "str", "default": []},
             "lengths": {"type": "bool", "default": False},
+            "names": {"type": "bool", "default": False},
             "release": {"type": "path", "default": ""},
         },
         supports_check_mode=True,
@@ -122,7 +142,7 @@ def main() -> None:
     parameters = module.params
     workers = parameters["workers"]
     try:
-        found = queues.read(queues.served(workers), parameters["release"], parameters["lengths"])
+        found = queues.read(queues.served(workers), parameters["release"], parameters["lengths"], parameters["names"])
     except (DatabaseError, OSError, KeyError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(

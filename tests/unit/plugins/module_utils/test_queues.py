@@ -16,6 +16,7 @@ ANSWER = {
         *([f"d{n}", False, "etl"] for n in range(7)),
     ],
     "tasks": [["gpu", "queued", 2], ["gpu", "scheduled", 1], ["default", "running", 4], ["gone", "up_for_retry", 1]],
+    "running": [["i1", "etl", "load", 3, "r1", 62], ["i2", "etl", "sum", -1, "r1", None]],
     "broker": {"lengths": {"gpu": 2, "default": 0, "spare": 0}, "taken": 4},
 }
 WORKERS = {
@@ -37,6 +38,13 @@ def test_summary() -> None:
     assert use["gone"]["later"] == 1
     assert use["gone"]["length"] is None
     assert not queues.in_use(use["spare"])
+
+
+def test_running_tasks_have_names() -> None:
+    assert queues.summary(ANSWER)["running"] == {
+        "i1": {"name": "etl.load[3]", "run": "r1", "seconds": 62},
+        "i2": {"name": "etl.sum", "run": "r1", "seconds": 0},
+    }
 
 
 def test_a_broker_that_does_not_answer_leaves_the_rest() -> None:
