@@ -9,11 +9,16 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.windfarm.airflow.plugins.module_utils import workers
+from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import setting
 from ansible_collections.windfarm.airflow.plugins.module_utils.layout import components_of
 
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CATALOG = os.path.join(COLLECTION, "roles", "airflow", "vars", "main.yml")
 SERVERS = ("postgresql", "redis")
+# Components that read DAG files.
+READERS = ("dag_processor", "triggerer", "worker")
+# Sub-groups of airflow_worker.
+SETS = "airflow_worker_"
 
 
 class ActionModule(ActionBase):
@@ -27,7 +32,7 @@ class ActionModule(ActionBase):
         catalog = self._loader.load_from_file(CATALOG)["__airflow_catalog"]
         catalog["worker"]["instances"] = workers.named(self._templar.template(variables.get("airflow_worker_instances")))
         known = {group for entry in catalog.values() for group in entry["groups"]} | set(SERVERS)
-        status: dict[str, Any] = {"groups": [group for group in groups if group in known and group != "airflow"]}
+        status: dict[str, Any] = {"groups": [group for group in groups if (group in known and group != "airflow") or group.startswith(SETS)]}
         arguments = {
             "services": [
                 {"name": one["name"], "service": one["service"], "instance": one.get("instance", "")}
@@ -35,6 +40,7 @@ class ActionModule(ActionBase):
                 if "exec" in one
             ],
             "servers": [server for server in SERVERS if server in groups],
+            "dags_folder": self._dags_folder(catalog, groups, task_vars or {}),
             **self._task.args,
         }
         # No failed and no unreachable task: what is wrong with a host is what was asked for.
@@ -58,9 +64,17 @@ class ActionModule(ActionBase):
             return answer({**status, "reachable": True, "problems": [f"its status cannot be read: {why}"]})
         return {**result, "status": {**status, "reachable": True, **result["status"]}}
 
+    def _dags_folder(self, catalog: dict[str, Any], groups: list[str], variables: dict[str, Any]) -> str:
+        """Only hosts whose components read DAG files have a revision of them."""
+        reading = {group for name in READERS for group in catalog[name]["groups"]}
+        if not reading & set(groups):
+            return ""
+        return str(self._templar.template(setting(variables, "airflow_dags_folder")))
+
 
 def answer(status: dict[str, Any]) -> dict[str, Any]:
-    return {"changed": False, "status": {"notes": [], "host": {}, "units": [], "certificates": [], "backup": {}, **status}}
+    empty = {"host": {}, "units": [], "health": {}, "dags": {}, "queues": {}, "certificates": [], "backup": {}}
+    return {"changed": False, "status": {"notes": [], **empty, **status}}
 
 
 def one_line(*texts: Any) -> str:

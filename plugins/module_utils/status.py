@@ -18,8 +18,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_dags, status_health
 from ansible_collections.windfarm.airflow.plugins.module_utils import postgresql_backup as backups_of
+from ansible_collections.windfarm.airflow.plugins.module_utils import queues as queues_of
 from ansible_collections.windfarm.airflow.plugins.module_utils import services as units_of
+from ansible_collections.windfarm.airflow.plugins.module_utils.database import DatabaseError
 
 PROPERTIES = (
     "Id",
@@ -33,8 +36,19 @@ PROPERTIES = (
     "MemoryCurrent",
     "ControlGroup",
     "StateChangeTimestamp",
+    "ExecMainStartTimestamp",
+    "ExecStart",
 )
 UP = ("active", "reloading")
+READING = (
+    OSError,
+    ValueError,
+    KeyError,
+    subprocess.SubprocessError,
+    units_of.ServicesError,
+    DatabaseError,
+    airflow_dags.DagsError,
+)
 # Shown where they are installed; a problem only where they are enabled and do not run.
 COMPANIONS = ("haproxy.service", "airflow-firewall.service")
 PACKAGES = ("postgresql-[0-9]*", "redis-server", "haproxy")
@@ -49,6 +63,9 @@ _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE--
 # The lines of the host's own time zone; those in UTC begin with "(in UTC)".
 _DATE = re.compile(r"^ *(?:Next elapse|Iteration #\d+|Iter\. #\d+): \w+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", re.M)
 _POLICY = re.compile(r"^(\S+):\n  Installed: (\S+)\n  Candidate: (\S+)", re.M)
+# A worker's own options: its queues, and how many tasks it runs at once.
+_QUEUES = re.compile(r" -q (\S+)")
+_SLOTS = re.compile(r" (?:-c |--concurrency[ =]|--autoscale[ =])(\d+)")
 _NAME = re.compile(r"(?:DNS|IP Address):([^,\s]+)")
 
 
@@ -61,20 +78,25 @@ class Question(NamedTuple):
     warn_days: int
     problem: Callable[[str], None]
     note: Callable[[str], None]
+    dags_folder: str = ""
 
 
-def read(services: Sequence[Mapping[str, Any]], servers: Sequence[str], tls_directory: str, warn_days: int) -> dict[str, Any]:
+def read(
+    services: Sequence[Mapping[str, Any]], servers: Sequence[str], tls_directory: str, warn_days: int, dags_folder: str = ""
+) -> dict[str, Any]:
     """Every section; one that cannot be read is a problem, not the end of the others."""
     problems: list[str] = []
     notes: list[str] = []
-    question = Question(services, servers, tls_directory, warn_days, problems.append, notes.append)
+    question = Question(services, servers, tls_directory, warn_days, problems.append, notes.append, dags_folder)
     status: dict[str, Any] = {}
     for name, (section, empty) in SECTIONS.items():
         try:
             status[name] = section(question)
-        except (OSError, ValueError, subprocess.SubprocessError, units_of.ServicesError) as error:
+        except READING as error:
             status[name] = empty
             problems.append(f"{name} cannot be read: {' '.join(str(error).split())}")
+    for unit in status["units"]:
+        unit["health"] = "ill" if status_health.unhealthy(status["health"], unit) else health_of(unit, problems)
     return {**status, "problems": problems, "notes": notes}
 
 
@@ -186,6 +208,8 @@ def describe(name: str, found: Mapping[str, str], component: str) -> dict[str, A
     wanted = _HASH.search(_text(f"/etc/airflow/{stem.replace('airflow-', '', 1)}/unit" if colour else unit))
     pid = found["MainPID"] or "0"
     running = found["ActiveState"] in ("active", "reloading", "activating", "deactivating") and pid != "0"
+    started = units_of.since(found["ExecMainStartTimestamp"])
+    takes = (_QUEUES.search(found["ExecStart"]), _SLOTS.search(found["ExecStart"])) if colour else (None, None)
     installed = found["LoadState"] == "loaded"
     return {
         "name": name,
@@ -195,12 +219,16 @@ def describe(name: str, found: Mapping[str, str], component: str) -> dict[str, A
         "substate": found["SubState"] if installed else "",
         "result": found["Result"] if installed else "",
         "since": iso(units_of.since(found["StateChangeTimestamp"])) if installed else "",
+        # Of the process: a unit also changes its state when it is reloaded, or when it begins to stop.
+        "uptime": max(0, int(time.time() - started)) if running and started else None,
         "enabled": found["UnitFileState"],
         "restarts": int(found["NRestarts"] or 0),
         "memory": memory(found) if running else None,
         "release": release(unit, pid) if running else "",
         "current": units_of.running_hash(name) == wanted[1] if wanted and running else None,
         "tasks": units_of.running_tasks(found["ControlGroup"]) if running and colour else [],
+        "queues": takes[0][1].split(",") if takes[0] else [],
+        "slots": int(takes[1][1]) if takes[1] else None,
     }
 
 
@@ -242,6 +270,21 @@ def judge(question: Question, shown: Sequence[Mapping[str, Any]]) -> None:
     for instance in sorted({unit["instance"] for unit in shown if unit["instance"] and unit["component"]}):
         if not drained:
             judge_colours(question, instance, [unit for unit in shown if unit["instance"] == instance])
+
+
+def health_of(unit: Mapping[str, Any], problems: Sequence[str]) -> str:
+    """One word for a unit, from what was said of it."""
+    if unit["instance"] and unit["state"] == "deactivating":
+        return "draining"
+    # Of two colours one is idle, and an HAProxy that somebody has installed and not enabled is nobody's.
+    idle = unit["state"] not in UP and (unit["instance"] or (unit["name"] in COMPANIONS and unit["enabled"] != "enabled"))
+    if not idle and any(unit["name"] in problem for problem in problems):
+        return "ill"
+    if unit["instance"] and any(problem.startswith((f"{unit['instance']}: ", f"{unit['instance']} ")) for problem in problems):
+        return "ill"
+    if idle:
+        return "idle"
+    return "well" if unit["component"] or unit["name"] in COMPANIONS else "left"
 
 
 def judge_one(question: Question, unit: Mapping[str, Any]) -> None:
@@ -286,6 +329,40 @@ def judge_colours(question: Question, instance: str, colours: Sequence[Mapping[s
         question.problem(f"{instance} takes no tasks ({states}); see journalctl -u '{instance}-*'")
     else:
         judge_one(question, serving[0])
+
+
+# What the health timer says ----------------------------------------------------
+
+
+def health(question: Question) -> dict[str, Any]:
+    found = status_health.read(time.time())
+    for problem in found.pop("problems", []):
+        question.problem(problem)
+    for note in found.pop("notes", []):
+        question.note(note)
+    return found
+
+
+# DAG files and queues ---------------------------------------------------------
+
+
+def dags(question: Question) -> dict[str, Any]:
+    """Which shipment of DAG files this host reads; empty where it reads none, or they come another way."""
+    if not question.dags_folder or not os.path.islink(question.dags_folder):
+        return {}
+    store = airflow_dags.Store(question.dags_folder, -1)
+    record = store.recorded(store.current())
+    return {"revision": str(record.get("revision", "")), "shipped": iso(float(record.get("shipped", 0)))} if record else {}
+
+
+def queues(question: Question) -> dict[str, Any]:
+    """What the database and the broker know, asked where a scheduler is."""
+    if "scheduler" not in {service["name"] for service in question.services} or not os.path.exists(queues_of.ENVIRONMENT):
+        return {}
+    found = queues_of.read(broker=True, names=True)
+    if found["broker_problem"]:
+        question.problem(f"the broker does not tell how long its queues are: {found['broker_problem']}; see that Redis runs")
+    return found
 
 
 # Certificates ---------------------------------------------------------------
@@ -386,6 +463,9 @@ def allowed_age(text: str) -> float:
 SECTIONS: dict[str, tuple[Callable[[Question], Any], Any]] = {
     "host": (host, {}),
     "units": (units, []),
+    "health": (health, {}),
+    "dags": (dags, {}),
+    "queues": (queues, {}),
     "certificates": (certificates, []),
     "backup": (backup, {}),
 }

@@ -36,6 +36,10 @@ options:
     type: list
     elements: str
     choices: [postgresql, redis]
+  dags_folder:
+    description: Link to the shipped DAG files, whose revision is told; empty for none.
+    type: path
+    default: ""
   tls_directory:
     description: Folder whose certificates are looked at.
     type: path
@@ -126,6 +130,14 @@ status:
         since:
           description: When it came into that state.
           type: str
+        uptime:
+          description: Seconds since its main process was started; null where it does not run, and for targets.
+          type: int
+        health:
+          description:
+            - V(well), or V(ill) where one of RV(status.problems) or the health timer speaks of it.
+            - V(draining) for a worker that finishes its tasks, V(idle) for what need not run, V(left) for what no group asks for.
+          type: str
         enabled:
           description: systemd's C(UnitFileState).
           type: str
@@ -142,9 +154,44 @@ status:
           description: Whether it was started with what is on disk; null where that is not known, as for servers.
           type: bool
         tasks:
-          description: Tasks that run in a worker's colour.
+          description: Ids of the task instances that run in a worker's colour.
           type: list
           elements: str
+        queues:
+          description: Queues that a worker's colour takes.
+          type: list
+          elements: str
+        slots:
+          description: How many tasks a worker's colour runs at once, at most; null for what is no worker.
+          type: int
+    health:
+      description: What the health timer of the host has found; empty where none has run since the boot.
+      type: dict
+      contains:
+        age:
+          description: Seconds since it looked.
+          type: int
+        components:
+          description: C(healthy), C(strikes), C(restarts) and C(why) by name of the component.
+          type: dict
+        withdrawn:
+          description: Why the host's workers have taken themselves out of the queues; empty when they have not.
+          type: str
+        disk:
+          description: What it has found of the disks.
+          type: dict
+        clock:
+          description: What it has found of the clock.
+          type: dict
+    dags:
+      description: C(revision) of the shipped DAG files that this host reads, and when they were C(shipped); empty where it reads none.
+      type: dict
+      sample: {revision: 3f2a90bb1c44de07, shipped: "2026-11-22T01:59:39Z"}
+    queues:
+      description:
+        - On a host with a scheduler, what the metadata database and the broker know, as M(windfarm.airflow.airflow_queues) returns it in
+          C(queues), C(taken), C(running) and C(broker_problem). Elsewhere empty.
+      type: dict
     certificates:
       description: Each certificate in the files.
       type: list
@@ -216,6 +263,7 @@ def main() -> None:
                 },
             },
             "servers": {"type": "list", "elements": "str", "choices": ["postgresql", "redis"]},
+            "dags_folder": {"type": "path", "default": ""},
             "tls_directory": {"type": "path", "default": "/etc/airflow/tls"},
             "warn_days": {"type": "int", "default": 30},
         },
@@ -223,7 +271,11 @@ def main() -> None:
     )
     parameters = module.params
     found = status.read(
-        parameters["services"] or [], parameters["servers"] or [], parameters["tls_directory"], parameters["warn_days"]
+        parameters["services"] or [],
+        parameters["servers"] or [],
+        parameters["tls_directory"],
+        parameters["warn_days"],
+        parameters["dags_folder"],
     )
     module.exit_json(changed=False, status=found)
 
