@@ -7,7 +7,7 @@ from __future__ import annotations
 import datetime
 import re
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
@@ -33,7 +33,7 @@ def clean(folder: Path) -> tuple[list[dict[str, Any]], Table]:
     kept: list[dict[str, Any]] = []
     told: Table = {}
     for path in sorted(folder.glob("2*.csv")):
-        begin, count = week_of(path.stem), defaultdict(int)
+        begin, count = week_of(path.stem), Counter[str]()
         good: dict[str, dict[str, Any]] = {}
         for line in lines(path):
             listing, listed, brand, parent_model, model, reference, price, currency = line.split(",")

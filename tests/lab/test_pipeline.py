@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def differences(found: market.Table, wanted: market.Table) -> list[str]:
 
 def times(tasks: list[dict[str, Any]]) -> dict[str, int]:
     """By pool, how many tasks ran at once at most."""
-    changes = defaultdict(list)
+    changes: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
     for task in tasks:
         assert task["try_number"] == 1, f"{task['dag_id']}.{task['task_id']} needed {task['try_number']} tries"
         # One that begins in the moment that another ends does not run beside it.
