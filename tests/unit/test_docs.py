@@ -1,7 +1,7 @@
 # Copyright (c) 2026 windfarm.airflow contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The documentation names only what there is. Its commands stand in one of two ways: indented, then a test or a make target runs them;
-or in a block marked `console`, then they are examples.
+"""The documentation names only what there is. Its commands stand in one of two ways: indented, then a test or a make target runs
+them; or in a block marked `console`, then they are examples.
 """
 
 from __future__ import annotations
