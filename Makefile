@@ -12,7 +12,7 @@ inventory_default := inventories/lab
 inventory_single := inventories/lab-single
 INVENTORY := $(inventory_$(LAB))
 lab := .venv/bin/python molecule/lab/lab.py
-play := .venv/bin/ansible-playbook -i $(INVENTORY)
+play := .venv/bin/ansible-playbook -i $(INVENTORY) $(if $(PIPELINE),-e @dags/listings/inventory.yml)
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/windfarm-airflow
 BENCH ?= single lab
 FLOOR ?= ../shared/bench/floor.sh
@@ -55,11 +55,18 @@ lab: setup ## Boot the lab's hosts (LAB=default: four hosts, LAB=single: one)
 	@$(lab) up $(INVENTORY)
 
 .PHONY: demo
-demo: lab ## A running cluster on lab hosts and a DAG run on it (LAB=default|single)
+demo: lab ## A running cluster on lab hosts and a DAG run on it (LAB=default|single; PIPELINE=1: and the example pipeline)
+	@$(if $(PIPELINE),.venv/bin/python tools/listings.py)
 	@$(play) playbooks/secrets.yml
 	@$(play) playbooks/site.yml
 	@.venv/bin/python tests/lab/smoke.py --inventory $(INVENTORY)
+	@$(if $(PIPELINE),.venv/bin/python tests/lab/pipeline.py --inventory $(INVENTORY))
 	@$(lab) show $(INVENTORY)
+
+.PHONY: pipeline
+pipeline: PIPELINE := 1
+pipeline: demo ## The example pipeline, and proof that its results, its order and its pools are right (LAB=default|single)
+	@.venv/bin/pytest -v -rP tests/lab/test_pipeline.py --inventory $(INVENTORY)
 
 LOAD ?= 60
 .PHONY: ledger

@@ -64,8 +64,9 @@ class ActionModule(ActionBase):
 
     def _inventory(self, variables: dict[str, Any], secrets_file: str, problems: list[Problem]) -> Inventory:
         role = RoleVariables(self._loader, self._templar, COLLECTION, variables)
-        names = (*airflow_preflight.VARIABLES, *airflow_secrets.SECRETS)
-        overlay = self._overlay(secrets_file, variables)
+        extra = self._extra_secrets(variables["hostvars"], problems)
+        names = (*airflow_preflight.VARIABLES, *airflow_secrets.SECRETS, *extra)
+        overlay = self._overlay(secrets_file, variables, extra)
         hosts: dict[str, dict[str, Any]] = {}
         broken: dict[tuple[str, str], list[str]] = {}
         for host in variables["hostvars"]:
@@ -73,7 +74,7 @@ class ActionModule(ActionBase):
             def note(name: str, exc: Exception, host: str = host) -> None:
                 broken.setdefault((name, " ".join(str(exc).split())), []).append(host)
 
-            hosts[host] = {**role.read(host, names, note), **overlay}
+            hosts[host] = {**role.read(host, names, note), **overlay, airflow_secrets.EXTRA: extra}
         problems += [
             Problem(
                 name,
@@ -99,13 +100,21 @@ class ActionModule(ActionBase):
                 problems.append(Problem(f"{where} of host {host}", what, cure))
         return found
 
-    def _overlay(self, secrets_file: str, variables: dict[str, Any]) -> dict[str, Any]:
+    def _extra_secrets(self, hostvars: Any, problems: list[Problem]) -> list[str]:
+        """The names of the user's own passwords."""
+        try:
+            return airflow_secrets.extra_names(hostvars[host] for host in hostvars)
+        except airflow_secrets.SecretsError as exc:
+            problems.append(exc.problem)
+            return []
+
+    def _overlay(self, secrets_file: str, variables: dict[str, Any], extra: list[str]) -> dict[str, Any]:
         """Secrets in a file of their own: hosts that --limit leaves out do not have them as variables."""
         if not secrets_file:
             return {}
         found = self._loader.load_from_file(secrets_file, trusted_as_template=True) or {}
         templar = self._templar.copy_with_new_env(available_variables={**variables, **found})
-        return {name: templar.template(found[name]) for name in airflow_secrets.SECRETS if name in found}
+        return {name: templar.template(found[name]) for name in (*airflow_secrets.SECRETS, *extra) if name in found}
 
     def _hosts(self, inventory: Inventory, variables: dict[str, Any], registered: str) -> list[Problem]:
         present = set(variables["ansible_play_hosts"])

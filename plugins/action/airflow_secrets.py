@@ -93,11 +93,13 @@ class ActionModule(ActionBase):
         empty = airflow_secrets.empty(sets)
         if empty:
             raise SecretsError(", ".join(empty), "is empty", "remove the line, so that a value is created, or give it one")
-        created = airflow_secrets.missing(sets)
+        # The list may be a template, so it is read as each host sees it.
+        extra = airflow_secrets.extra_names(hostvars[name] for name in hosts)
+        created = airflow_secrets.missing(sets, extra)
         vault = self._loader._vault
         new_file = not text.strip()
         encrypt_whole = envelope is not None or (new_file and bool(vault.secrets))
-        plain = [name for name in SECRETS if isinstance(present.get(name), str) and "{{" not in present[name]]
+        plain = [name for name in (*SECRETS, *extra) if isinstance(present.get(name), str) and "{{" not in present[name]]
         result: dict[str, Any] = {
             "changed": bool(created),
             "msg": f"{len(created)} secrets created in {path}" if created else f"no secret is missing, {path} is as it was",

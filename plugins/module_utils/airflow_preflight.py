@@ -18,6 +18,7 @@ from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lo
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import (
     CA_CERTIFICATE,
     CA_KEY,
+    EXTRA,
     SECRETS,
     SECRETS_PLAYBOOK,
     inventory_folder,
@@ -258,7 +259,8 @@ def needed_secrets(inventory: Inventory) -> list[str]:
         CA_KEY: bool(signed_here(inventory)),
         CA_CERTIFICATE: uses_tls(inventory),
     }
-    return [name for name in SECRETS if needed.get(name, True)]
+    extra = dict.fromkeys(name for names in inventory.values(EXTRA).values() for name in names)
+    return [*(name for name in SECRETS if needed.get(name, True)), *extra]
 
 
 def check_secrets_present(inventory: Inventory) -> list[Problem]:

@@ -59,6 +59,19 @@ _MAKERS: dict[str, Callable[[], str]] = {
 }
 # The certificate comes after its key, from which it is made.
 SECRETS = (*_MAKERS, CA_CERTIFICATE)
+# The variable that lists the names of the user's own passwords.
+EXTRA = "airflow_extra_secrets"
+
+
+def extra_names(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The user's own passwords, which are made like ours."""
+    names: list[str] = []
+    for found in hosts:
+        listed = found.get(EXTRA) or []
+        if not isinstance(listed, (list, tuple)) or not all(isinstance(name, str) and name.isidentifier() for name in listed):
+            raise SecretsError(EXTRA, "is no list of names of variables", f"write it as `{EXTRA}: [NAME_password]`")
+        names += [str(name) for name in listed]
+    return [name for name in dict.fromkeys(names) if name not in SECRETS]
 
 
 def create(names: Iterable[str], ca_key: object = None, cluster: str = "cluster") -> dict[str, str]:
@@ -66,7 +79,7 @@ def create(names: Iterable[str], ca_key: object = None, cluster: str = "cluster"
     made: dict[str, str] = {}
     for name in names:
         if name != CA_CERTIFICATE:
-            made[name] = _MAKERS[name]()
+            made[name] = _MAKERS.get(name, password)()
             continue
         try:
             made[name] = pki.new_ca(made.get(CA_KEY) or ca_key, cluster)
@@ -121,13 +134,13 @@ def is_empty(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def missing(defined: Iterable[Mapping[str, Any]]) -> list[str]:
+def missing(defined: Iterable[Mapping[str, Any]], extra: Sequence[str] = ()) -> list[str]:
     """The secrets that none of the variable sets (the file's, each host's) defines."""
     names = {name for found in defined for name in found}
     if CA_CERTIFICATE in names:
         # An authority of the user's own, whose key is nobody's here.
         names.add(CA_KEY)
-    return [name for name in SECRETS if name not in names]
+    return [name for name in (*SECRETS, *extra) if name not in names]
 
 
 def empty(defined: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -134,8 +134,9 @@ def connections(
     worker_slots: Sequence[int],
     pool: int = POOL,
     given: int = 0,
+    others: int = 0,
 ) -> Connections:
-    """The worst case of every pool, a fifth more, rounded up to 100, 200, 400…
+    """The worst case of every pool and of the others, a fifth more, rounded up to 100, 200, 400…
 
     Per scheduler a pool and two result backend connections; per webserver process a synchronous and an asynchronous pool;
     per dag processor one pool; per triggerer two; per worker instance one result backend connection a slot and one of its own.
@@ -144,11 +145,11 @@ def connections(
     pools = (schedulers + webserver_processes * 2 + dag_processors + triggerers * 2) * pool
     # A worker counts twice: while a new colour starts, the old one still runs its tasks.
     results = schedulers * 2 + sum(2 * (slots + 1) for slots in worker_slots)
-    needed = (pools + results + RESERVED) * 1.2
+    needed = (pools + results + RESERVED + others) * 1.2
     total = given or CONNECTIONS * 2 ** max(0, math.ceil(math.log2(needed / CONNECTIONS)))
     # Code on a worker may open as many as it likes: they never take the ones that the scheduler lives by.
     for_results = math.ceil(results * 1.2)
-    return Connections(total, total - RESERVED - for_results, for_results)
+    return Connections(total, total - RESERVED - for_results - others, for_results)
 
 
 def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -214,6 +215,12 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
 
     workers = {host: worker_instances.instances(functools.partial(_get, hostvars[host])) for host in members["worker"]}
     slots = [one["concurrency"] for found in workers.values() for one in found]
+
+    def own_connections(host: str) -> int:
+        """What the user's own databases may take, where they say how much."""
+        databases = hostvars[host].get("postgresql_extra_databases") or []
+        return sum(max(0, int(one.get("connection_limit", -1))) for one in databases)
+
     limits = connections(
         schedulers=len(members["scheduler"]),
         webserver_processes=sum(processes(host) for host in members["webserver"]),
@@ -222,6 +229,7 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         worker_slots=slots,
         pool=max((pool(host) for name in METADATA_CLIENTS for host in members[name]), default=POOL),
         given=int(hostvars[members["postgresql"][0]].get("postgresql_max_connections") or 0) if members["postgresql"] else 0,
+        others=sum(own_connections(host) for host in members["postgresql"]),
     )
     # A server that the user runs brings its own rules.
     database["tls"] = results["tls"] = tls and bool(members["postgresql"])
@@ -237,12 +245,26 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         own += [broker_host] if host in members["redis"] else []
         return list(dict.fromkeys(str(name) for name in own if name))
 
+    @functools.cache
+    def own_hba_entries(host: str) -> list[dict[str, Any]]:
+        """The user's own access rules; a group in the place of an address stands for the addresses of its hosts."""
+        found = []
+        for entry in hostvars[host].get("postgresql_extra_hba_entries") or []:
+            group = str(entry.get("address"))
+            if group not in groups or group in HBA_KEYWORDS:
+                found.append(dict(entry))
+                continue
+            hosts = set(groups[group]) | (leaving if group == COMPONENT_GROUPS["worker"] else set())
+            # A host that has none of our components has no address of ours, but a name.
+            found += [{**entry, "address": one} for one in sorted(addresses.get(host, host) for host in hosts)]
+        return found
+
     def ports(host: str) -> list[dict[str, Any]]:
         """What listens here for some hosts only; without clients: for the host itself."""
         own = hostvars[host]
         extra = [
             one
-            for entry in own.get("postgresql_extra_hba_entries") or []
+            for entry in own_hba_entries(host)
             if entry.get("address") and entry.get("type") != "local"
             for one in HBA_KEYWORDS.get(str(entry["address"]), [str(entry["address"])])
         ]
@@ -288,6 +310,7 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
             for user in filter(None, (target["user"], target["previous"]))
             for client in clients(components)
         ],
+        "own_hba_entries": {host: own_hba_entries(host) for host in members["postgresql"]},
         "broker_clients": clients(BROKER_CLIENTS),
         "max_connections": limits.max_connections,
         "connection_limits": {"database": limits.database, "results_database": limits.results_database},

@@ -108,11 +108,11 @@ class Inventory:
         return done.stdout.strip()
 
     def sql(self, statement: str, database: str = "database") -> list[list[str]]:
-        """Rows of a query on the PostgreSQL host, as its superuser by peer authentication."""
+        """Rows of a query on the PostgreSQL host, by peer authentication; in a database of ours, or another by name."""
         out = self.run(
             self.members["postgresql"][0],
             "runuser", "-u", "postgres", "--",
-            "psql", "-XAtq", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", self.plan[database]["name"],
+            "psql", "-XAtq", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", self.plan.get(database, {"name": database})["name"],
             stdin=statement,
         )  # fmt: skip
         return [line.split("\t") for line in out.splitlines()]

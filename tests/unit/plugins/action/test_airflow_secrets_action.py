@@ -87,6 +87,23 @@ def test_adds_only_what_is_missing_and_keeps_the_rest(folder: pathlib.Path, crea
     assert yaml.safe_load(text)["last"] == ["text"]
 
 
+def test_makes_the_users_own_passwords(folder: pathlib.Path, create: Create, write: Write) -> None:
+    given = "own: [report_password]\nairflow_extra_secrets: \"{{ own + ['shop_password'] }}\"\n"
+    write(folder, {"group_vars/all/mine.yml": given, "group_vars/postgresql.yml": "shop_password: given-elsewhere-1234\n"})
+    result = create()
+    values = values_in(folder / FILE)
+    assert result["created"] == list(values) == [*SECRETS, "report_password"]
+    assert len(values["report_password"]) == 32 and values["report_password"] not in str(result)
+    assert not create()["changed"]
+
+
+@pytest.mark.parametrize("value", ["report_password", "[{}]", "[not a name]"])
+def test_own_passwords_are_a_list_of_names(value: str, folder: pathlib.Path, create: Create, write: Write) -> None:
+    write(folder, {"group_vars/all/mine.yml": f"airflow_extra_secrets: {value}\n"})
+    refused = create()
+    assert refused["failed"] and refused["msg"].startswith("airflow_extra_secrets — is no list of names of variables — write")
+
+
 def test_a_secret_of_one_group_counts_as_present(folder: pathlib.Path, create: Create, write: Write) -> None:
     write(folder, {"group_vars/airflow_worker.yml": "airflow_broker_password: given-elsewhere-1234\n"})
     assert "airflow_broker_password" not in create()["created"]

@@ -119,6 +119,37 @@ def test_clients_of_the_users_own_databases_are_admitted() -> None:
     assert next(one for one in ports[database] if one["name"] == "postgresql")["clients"][-1] == "10.9.0.0/16"
 
 
+def test_a_group_in_the_place_of_an_address_stands_for_its_hosts() -> None:
+    (database,) = GROUPS["postgresql"]
+
+    def found(group: str, groups: dict[str, list[str]]) -> dict[str, Any]:
+        own = {"postgresql_extra_hba_entries": [{"database": "mine", "user": "me", "address": group}]}
+        return plan({**HOSTVARS, database: {**HOSTVARS[database], **own}}, groups)
+
+    def addresses(group: str, groups: dict[str, list[str]]) -> list[str]:
+        return [one["address"] for one in found(group, groups)["own_hba_entries"][database]]
+
+    groups = {**GROUPS, "analysts": ["desk1", "worker1"], "nobody": [], "all": list(HOSTVARS)}
+    assert addresses("airflow_worker", groups) == ["192.0.2.3", "worker2"]
+    assert addresses("analysts", groups) == ["192.0.2.3", "desk1"]
+    assert addresses("nobody", groups) == []
+    # PostgreSQL's own word wins.
+    assert addresses("all", groups) == ["all"]
+    assert addresses("airflow_worker", {**groups, "airflow_worker": ["worker1"]}) == ["192.0.2.3", "worker2"]
+    ports = found("analysts", groups)["ports"][database]
+    assert "desk1" in next(one for one in ports if one["name"] == "postgresql")["clients"]
+
+
+def test_the_users_own_databases_have_their_connections() -> None:
+    (database,) = GROUPS["postgresql"]
+    own = {"postgresql_extra_databases": [{"name": "mine", "connection_limit": 250}, {"name": "other"}]}
+    before, after = plan(HOSTVARS, GROUPS), plan({**HOSTVARS, database: {**HOSTVARS[database], **own}}, GROUPS)
+    assert after["max_connections"] == 2 * before["max_connections"]
+    limits = after["connection_limits"]
+    assert limits["database"] + limits["results_database"] + 250 + 9 == after["max_connections"]
+    assert limits["results_database"] == before["connection_limits"]["results_database"]
+
+
 def test_a_certificate_holds_every_name_that_is_verified() -> None:
     hostvars = {name: {**values, "airflow_base_url": "https://flows.example.com/x"} for name, values in HOSTVARS.items()}
     found = plan(hostvars, GROUPS)["certificate_names"]

@@ -106,6 +106,16 @@ def test_host_names_are_words() -> None:
     assert str(found).startswith("host w%n — has a name")
 
 
+def test_own_passwords_are_secrets_like_ours() -> None:
+    extra: dict[str, Any] = {"airflow_extra_secrets": ["shop_password"]}
+    make = "run the playbook windfarm.airflow.secrets (playbooks/secrets.yml) with this inventory"
+    assert lines(**extra) == [f"shop_password — is not defined — {make}"]
+    assert lines(**extra, shop_password="well-made-0123456789") == []
+    (found,) = lines(**extra, shop_password="short")
+    assert found.startswith("shop_password — is 5 characters long")
+    assert lines(shop_password="short") == []
+
+
 def test_servers_that_exist_already() -> None:
     assert lines({"postgresql": [], "redis": []}, airflow_database_host="db.example.org", airflow_broker_host="r") == []
 

@@ -1,0 +1,62 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Reads the files of the market's weeks, cleans them, converts prices to dollars, leaves out outliers and loads the rest.
+
+Run it with {"weeks": ["2025-W07"]} for these weeks, without for all that there are. A week that is loaded again replaces itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from contextlib import closing
+
+from airflow.providers.common.sql.operators.sql import SQLCheckOperator, SQLExecuteQueryOperator
+from airflow.sdk import DAG, Asset, Param, task, task_group
+from listings import reading
+from listings.pipeline import CONNECTION, KEYS, LOAD_POOL, common
+
+CHUNKS = 6
+COLUMNS = ["listing", "week", "listed", *KEYS, "price"]
+LOAD = (reading.FOLDER.parent / "sql" / "load.sql").read_text()
+PARAMS = {"weeks": Param([], type="array", items={"type": "string"}, description="Weeks to load, all by default")}
+
+with DAG("ingest_listings", schedule=None, params=PARAMS, **common(__doc__)) as dag:
+
+    @task
+    def split(params=None) -> list[dict]:
+        """Weeks that follow each other, in a chunk each."""
+        weeks = sorted(params["weeks"]) or reading.weeks()
+        size = -(-len(weeks) // CHUNKS)
+        return [{"weeks": weeks[start : start + size]} for start in range(0, len(weeks), size)]
+
+    @task(pool=LOAD_POOL)
+    def load(part: dict) -> None:
+        from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+        dollars = reading.rates()
+        # One transaction: whoever looks sees the old weeks or the new ones.
+        with closing(PostgresHook(CONNECTION).get_conn()) as link, link, link.cursor() as cursor:
+            cursor.execute("create temporary table incoming (like listings) on commit drop")
+            for week in part["weeks"]:
+                rows, told = reading.read(week, dollars)
+                file = io.StringIO()
+                csv.writer(file).writerows([row[name] for name in COLUMNS] for row in rows)
+                file.seek(0)
+                cursor.execute("truncate incoming")
+                cursor.copy_expert(f"copy incoming ({', '.join(COLUMNS)}) from stdin with (format csv)", file)
+                counts = {name: told[name] for name in ("lines", "unreadable", "without_rate", "repeated")}
+                cursor.execute(LOAD, {**counts, "week": reading.monday(week)})
+
+    @task_group
+    def chunk(part):
+        load(part) >> SQLCheckOperator(task_id="check", sql="loaded.sql", parameters=part, pool=LOAD_POOL)
+
+    @task(outlets=[Asset("listings/listings")])
+    def publish(parts, *, outlet_events) -> None:
+        first = min(reading.monday(week) for part in parts for week in part["weeks"])
+        outlet_events[Asset("listings/listings")].extra = {"since": str(first)}
+
+    tables = SQLExecuteQueryOperator(task_id="tables", sql="tables.sql", handler=None)
+    parts = split()
+    tables >> chunk.expand(part=parts) >> publish(parts)

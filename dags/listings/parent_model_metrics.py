@@ -1,0 +1,10 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Of each parent model: median price of the week, mean of its medians over 30 days, change over 1 week to 1 year."""
+
+from __future__ import annotations
+
+# An Airflow DAG is made by step().
+from listings.pipeline import KEYS, step
+
+dag = step("parent_model_metrics", after="model_metrics", doc=__doc__, by=KEYS[:2], sql="metrics.sql", below="model_metrics")
