@@ -46,8 +46,8 @@ class ActionModule(ActionBase):
 
     def _resolve_all(self, pythons: list[str] | None, task_vars: dict[str, Any]) -> dict[str, Any]:
         hosts = task_vars["groups"].get("airflow", [])
-        wanted: dict[tuple[str, str], dict[str, Any]] = {}
-        requirements: dict[tuple[str, str], list[str]] = {}
+        # By folder and version: each list of requirements, with the variables of the first host that has it.
+        wanted: dict[tuple[str, str], dict[tuple[str, ...], dict[str, Any]]] = {}
         role = RoleVariables(self._loader, self._templar, COLLECTION, task_vars)
         for host in hosts:
             found = {**dict.fromkeys(VARIABLES), **role.read(host, VARIABLES)}
@@ -58,25 +58,25 @@ class ActionModule(ActionBase):
             if folder is None:
                 cure = "use an inventory file, or set airflow_lock_file to a complete lock"
                 raise LockError("airflow_requirements", "locks belong beside the inventory, which is no file", cure)
-            key = (folder, str(found["airflow_version"]))
-            if requirements.setdefault(key, needed) != needed:
-                what = f"differs between hosts of Airflow {key[1]}, for example on {host}"
-                raise LockError("airflow_requirements", what, "set it once, in group_vars/airflow or group_vars/all")
-            wanted.setdefault(key, found)
+            wanted.setdefault((folder, str(found["airflow_version"])), {}).setdefault(tuple(needed), found)
         result: dict[str, Any] = {"changed": False, "locks": [], "diff": []}
         # Everything is resolved before the first file is written: a conflict on one Python leaves all as it was.
         texts: dict[str, str] = {}
-        for (folder, version), found in wanted.items():
+        for (folder, version), lists in wanted.items():
             known = airflow_lock.available_locks(LOCKS).get(version, [])
-            for python in map(str, pythons or found["airflow_lock_pythons"] or known or ["3"]):
-                path = airflow_lock.user_lock(folder, version, python)
+            asked: dict[str, list[tuple[str, ...]]] = {}
+            for requirements, found in lists.items():
+                for python in map(str, pythons or found["airflow_lock_pythons"] or known or ["3"]):
+                    asked.setdefault(python, []).append(requirements)
+            for python, here in asked.items():
                 # Asked without requirements it finds the shipped lock, or tells that there is none.
                 shipped = _text(airflow_lock.find_lock(COLLECTION, folder, version, python))
-                before = _text(path) if os.path.exists(path) else ""
-                result["locks"].append(path)
-                if not airflow_lock.lock_matches(before, version, python, requirements[folder, version], shipped):
-                    texts[path] = self._resolve(requirements[folder, version], shipped, version, python, found)
-                    result["diff"].append(_diff(path, before, texts[path], shipped))
+                for requirements, path in zip(here, airflow_lock.user_locks(folder, version, python, here)):
+                    before = _text(path) if os.path.exists(path) else ""
+                    result["locks"].append(path)
+                    if not airflow_lock.lock_matches(before, version, python, requirements, shipped):
+                        texts[path] = self._resolve(list(requirements), shipped, version, python, lists[requirements])
+                        result["diff"].append(_diff(path, before, texts[path], shipped))
         result["changed"] = bool(texts)
         if not self._task.check_mode:
             for path, text in texts.items():

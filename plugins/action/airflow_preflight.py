@@ -8,11 +8,12 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.plugins.action import ActionBase
-from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_preflight, airflow_secrets
+from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_preflight, airflow_secrets, preflight_workers
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_preflight import Inventory, Problem
 from ansible_collections.windfarm.airflow.plugins.module_utils.problem import ProblemError
 from ansible_collections.windfarm.airflow.plugins.plugin_utils.own_certificate import own_certificate
 from ansible_collections.windfarm.airflow.plugins.plugin_utils.role_variables import RoleVariables
+from ansible_collections.windfarm.airflow.plugins.plugin_utils.worker_sets import worker_sets
 
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -37,6 +38,8 @@ class ActionModule(ActionBase):
         inventory = self._inventory(variables, secrets_file, problems)
         if arguments["check"] == "inventory":
             problems += airflow_preflight.inventory_problems(inventory)
+            for item in [] if problems else preflight_workers.told(inventory):
+                self._display.warning(str(item))
         else:
             problems += self._hosts(inventory, variables, arguments["facts"])
         if not problems:
@@ -74,7 +77,8 @@ class ActionModule(ActionBase):
             def note(name: str, exc: Exception, host: str = host) -> None:
                 broken.setdefault((name, " ".join(str(exc).split())), []).append(host)
 
-            hosts[host] = {**role.read(host, names, note), **overlay, airflow_secrets.EXTRA: extra}
+            known = role.read(host, names, note, preflight_workers.PREFIX)
+            hosts[host] = {**known, **overlay, airflow_secrets.EXTRA: extra}
         problems += [
             Problem(
                 name,
@@ -84,7 +88,8 @@ class ActionModule(ActionBase):
             for (name, text), where in broken.items()
         ]
         managed = role.internal.get("__airflow_config_managed") or {}
-        return Inventory(hosts, variables["groups"], COLLECTION, managed, self._own_certificates(hosts, problems))
+        sets, settled = worker_sets(variables["hostvars"], self._loader)
+        return Inventory(hosts, variables["groups"], COLLECTION, managed, self._own_certificates(hosts, problems), sets, settled)
 
     def _own_certificates(self, hosts: dict[str, dict[str, Any]], problems: list[Problem]) -> dict[str, tuple[str, str]]:
         found = {}

@@ -17,7 +17,7 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.problem import Pr
 MARK = "# windfarm.airflow lock: "
 SHIPPED = os.path.join("roles", "airflow", "files", "locks")
 LOCK_PLAYBOOK = "run the playbook windfarm.airflow.lock (playbooks/lock.yml) with this inventory"
-_NAME = re.compile(r"airflow-(?P<version>[0-9][^-]*)-py(?P<python>[0-9]+\.[0-9]+)\.txt")
+_NAME = re.compile(r"airflow-(?P<version>[0-9][^-]*)-py(?P<python>[0-9]+\.[0-9]+)(?:-[0-9a-f]{8})?\.txt")
 _PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?(?:==(?P<version>[^\s;]+)| @ (?P<url>\S+))")
 _DIRECT = re.compile(r"@\s*(?P<url>[A-Za-z][A-Za-z0-9+.-]*://\S+|\S+)")
 
@@ -26,25 +26,39 @@ class LockError(ProblemError):
     """A lock is missing, stale or impossible."""
 
 
-def lock_name(version: str, python: str) -> str:
-    return f"airflow-{version}-py{python}.txt"
+def lock_name(version: str, python: str, requirements: Iterable[str] = ()) -> str:
+    """With requirements: of a further list beside the first one, whose lock has the plain name."""
+    mark = f"-{digest(json.dumps(normalised(requirements)))[:8]}" if requirements else ""
+    return f"airflow-{version}-py{python}{mark}.txt"
 
 
 def shipped_lock(collection_path: str, version: str, python: str) -> str:
     return os.path.join(collection_path, SHIPPED, lock_name(version, python))
 
 
-def user_lock(inventory_dir: str, version: str, python: str) -> str:
-    return os.path.join(inventory_dir, "locks", lock_name(version, python))
+def user_lock(inventory_dir: str, version: str, python: str, requirements: Iterable[str] = ()) -> str:
+    return os.path.join(inventory_dir, "locks", lock_name(version, python, requirements))
+
+
+def user_locks(inventory_dir: str, version: str, python: str, wanted: Sequence[Sequence[str]]) -> list[str]:
+    """A path for the lock of each list of requirements. One of them has the plain name, and keeps it while it does not change."""
+    paths = [user_lock(inventory_dir, version, python, requirements) for requirements in wanted]
+    plain = user_lock(inventory_dir, version, python)
+    text = _read(plain) if os.path.isfile(plain) else ""
+    free = [number for number, path in enumerate(paths) if not os.path.isfile(path)]
+    kept = [number for number in free if lock_matches(text, version, python, wanted[number])]
+    for number in (kept or free)[:1]:
+        paths[number] = plain
+    return paths
 
 
 def available_locks(folder: str) -> dict[str, list[str]]:
     """Airflow version -> Python versions of the locks in a folder."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, set[str]] = {}
     for name in os.listdir(folder) if os.path.isdir(folder) else []:
         match = _NAME.fullmatch(name)
         if match:
-            found.setdefault(match["version"], []).append(match["python"])
+            found.setdefault(match["version"], set()).add(match["python"])
     return {version: sorted(found[version], key=_numbers) for version in sorted(found, key=_numbers)}
 
 
@@ -195,7 +209,9 @@ def find_lock(
             "the lock belongs beside the inventory, and this inventory has no folder",
             "set airflow_lock_file to a complete lock",
         )
-    path = user_lock(inventory_dir, version, python)
+    path = user_lock(inventory_dir, version, python, requirements)
+    if not os.path.isfile(path):
+        path = user_lock(inventory_dir, version, python)
     if not os.path.isfile(path):
         raise LockError("airflow_requirements", f"not resolved yet, {path} is missing", LOCK_PLAYBOOK)
     text = _read(path)

@@ -9,12 +9,12 @@ import binascii
 import difflib
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock, pki, rotation
+from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock, pki, preflight_workers, rotation
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import (
     CA_CERTIFICATE,
     CA_KEY,
@@ -71,7 +71,7 @@ VARIABLES = (
     "airflow_address",
     "airflow_config",
     "airflow_secret_config",
-    "airflow_worker_queues",
+    *preflight_workers.VARIABLES,
     "airflow_flower_user",
     "airflow_broker_user",
     "airflow_tls",
@@ -94,6 +94,8 @@ VARIABLES = (
     "airflow_broker_port",
     "airflow_base_url",
     "airflow_execution_api_url",
+    "postgresql_config",
+    "postgresql_max_connections",
     "ansible_host",
     "ansible_port",
     "inventory_dir",
@@ -109,6 +111,10 @@ class Inventory(NamedTuple):
     managed: Mapping[str, Mapping[str, Any]]
     own_certificates: Mapping[str, tuple[str, str]] = {}
     """The certificate and key that the user brings for a host."""
+    worker_sets: Mapping[str, Mapping[str, Any]] = {}
+    """Sub-groups of airflow_worker with their hosts, the groups above them, and what they say their hosts serve."""
+    settled: Set[str] = frozenset()
+    """Hosts whose own variables say what they serve."""
 
     def members(self, group: str) -> Sequence[str]:
         return self.groups.get(group, ())
@@ -479,21 +485,11 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def check_words(inventory: Inventory) -> list[Problem]:
-    cure = "use letters, digits, dots, dashes and underscores, beginning with a letter or digit"
-    problems = [
-        Problem(f"host {host}", "has a name that Celery and systemd would read as something else", cure)
+    return [
+        Problem(f"host {host}", "has a name that Celery and systemd would read as something else", preflight_workers.WORD_CURE)
         for host in inventory.members("airflow")
         if not _WORD.fullmatch(host)
     ]
-    wrong: dict[Problem, None] = {}
-    for queues in inventory.values("airflow_worker_queues").values():
-        if not isinstance(queues, list) or not queues:
-            wrong[Problem("airflow_worker_queues", "is no list of names", "write a list such as [default]")] = None
-            continue
-        for queue in queues:
-            if not _WORD.fullmatch(str(queue)):
-                wrong[Problem("airflow_worker_queues", f"has the queue {queue!r}", cure)] = None
-    return [*problems, *wrong]
 
 
 # Releases
@@ -705,6 +701,7 @@ INVENTORY_RULES: tuple[Callable[[Inventory], list[Problem]], ...] = (
     check_expanded_values,
     check_broker_user,
     check_words,
+    *preflight_workers.RULES,
     check_version,
     check_requirements,
     check_config,

@@ -104,6 +104,19 @@ def setting(host_vars: Mapping[str, Any], name: str) -> Any:
     return _get(host_vars, name)
 
 
+def default_names() -> list[str]:
+    """Variables of role airflow whose defaults are literal."""
+    return list(_role_defaults())
+
+
+def given_connections(database_vars: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The user's own number of connections, by variable: the first one counts."""
+    config = database_vars.get("postgresql_config") or {}
+    given = [("postgresql_config.max_connections", config.get("max_connections"))]
+    given.append(("postgresql_max_connections", database_vars.get("postgresql_max_connections")))
+    return [(name, value) for name, value in given if value not in (None, "")]
+
+
 def is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
@@ -113,11 +126,12 @@ def is_address(text: str) -> bool:
 
 
 class Connections(NamedTuple):
-    """PostgreSQL's max_connections, and how many of them each login may take."""
+    """PostgreSQL's max_connections, how many of them each login may take, and how many there must be."""
 
     max_connections: int
     database: int
     results_database: int
+    needed: int
 
 
 def parallelism(slots: int, schedulers: int) -> int:
@@ -145,11 +159,11 @@ def connections(
     pools = (schedulers + webserver_processes * 2 + dag_processors + triggerers * 2) * pool
     # A worker counts twice: while a new colour starts, the old one still runs its tasks.
     results = schedulers * 2 + sum(2 * (slots + 1) for slots in worker_slots)
-    needed = (pools + results + RESERVED + others) * 1.2
+    needed = math.ceil((pools + results + RESERVED + others) * 1.2)
     total = given or CONNECTIONS * 2 ** max(0, math.ceil(math.log2(needed / CONNECTIONS)))
     # Code on a worker may open as many as it likes: they never take the ones that the scheduler lives by.
     for_results = math.ceil(results * 1.2)
-    return Connections(total, total - RESERVED - for_results - others, for_results)
+    return Connections(total, total - RESERVED - for_results - others, for_results, needed)
 
 
 def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -228,7 +242,7 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         triggerers=len(members["triggerer"]),
         worker_slots=slots,
         pool=max((pool(host) for name in METADATA_CLIENTS for host in members[name]), default=POOL),
-        given=int(hostvars[members["postgresql"][0]].get("postgresql_max_connections") or 0) if members["postgresql"] else 0,
+        given=next((int(value) for host in members["postgresql"][:1] for _name, value in given_connections(hostvars[host])), 0),
         others=sum(own_connections(host) for host in members["postgresql"]),
     )
     # A server that the user runs brings its own rules.
@@ -313,6 +327,7 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         "own_hba_entries": {host: own_hba_entries(host) for host in members["postgresql"]},
         "broker_clients": clients(BROKER_CLIENTS),
         "max_connections": limits.max_connections,
+        "connections_needed": limits.needed,
         "connection_limits": {"database": limits.database, "results_database": limits.results_database},
         "webservers": [
             {

@@ -137,8 +137,19 @@ class Inventory:
         words = ("list-units", "--plain", "--no-legend", "--state=active", "airflow-worker@*.service")
         return [line.split()[0] for line in self.run(host, "systemctl", *words).splitlines()]
 
-    def worker_unit(self, host: str) -> str:
-        """The worker unit that takes tasks on this host now: one of two colours."""
+    def instance_units(self, host: str) -> dict[str, str]:
+        """The unit that takes tasks of each worker instance of this host now: one of two colours."""
         units = self.active_worker_units(host)
+        found = {unit.partition("@")[2].rpartition("-")[0]: unit for unit in units}
+        assert len(found) == len(units), f"{host}: one active unit for each instance expected, found {units}"
+        return found
+
+    def worker_unit(self, host: str) -> str:
+        """The same on a host with one instance."""
+        units = list(self.instance_units(host).values())
         assert len(units) == 1, f"{host}: exactly one active worker unit expected, found {units}"
         return units[0]
+
+    def slots(self, host: str) -> int:
+        """Tasks that the workers of this host run at once."""
+        return sum(one["concurrency"] for one in self.plan["workers"][host])

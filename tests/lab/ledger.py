@@ -466,7 +466,7 @@ class Ledger:
         self._count, self._waited, self._long = 0, 0.0, float(LONG_SECONDS)
         self._accepted: list[Task] = []
         self._since = self._until = datetime.max.replace(tzinfo=timezone.utc)
-        slots = sum(int(self.inventory.get(host, "airflow_worker_concurrency", 16)) for host in self.inventory.members["worker"])
+        slots = sum(map(self.inventory.slots, self.inventory.members["worker"]))
         # Short tasks fill half of the slots and long ones two fifths, so that what is due need not wait. Where processors are
         # slower than that, or nothing runs at all, only so many runs wait for their end.
         self._periods = {

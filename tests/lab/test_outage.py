@@ -52,7 +52,7 @@ def test_tasks_start_run_and_end_while_the_api_is_away(life_cycle: str, inventor
         pytest.skip("needs two workers")
     # Some tasks outlast the outage, some end in it; each run also has one that comes back from the triggerer, so starts in it.
     # More of them than one worker has slots, so that the other has some too.
-    slots = int(inventory.get(workers[0], "airflow_worker_concurrency", 16))
+    slots = inventory.slots(workers[0])
     runs = [airflow.trigger("life_cycle", {"seconds": seconds}) for seconds in [90] * (slots + 2) + [20, 20]]
     addresses = {inventory.plan["addresses"][worker]: worker for worker in workers[:2]}
     wait("each worker runs some", 60, lambda: set(running_hosts(inventory, runs).values()) == set(addresses))

@@ -44,11 +44,12 @@ def _resolve(folder: pathlib.Path, controller: Any, write: Any) -> Resolve:
     add_wheel(index, "helper", "2.0", ("celery>=99",))
     add_wheel(index, "helper2", "1.0")
 
-    def run(requirements: list[str], check_mode: bool = False, **variables: Any) -> dict[str, Any]:
+    def run(requirements: list[str], check_mode: bool = False, on_worker2: Any = None, **variables: Any) -> dict[str, Any]:
         given = {"airflow_requirements": requirements, "airflow_index_url": index.as_uri(), **variables}
         found = controller([str(folder / "hosts.yml")])
         for host in ("control1", "worker1", "worker2"):
-            found.variables.set_nonpersistent_facts(host, given)
+            own = {"airflow_requirements": on_worker2} if host == "worker2" and on_worker2 is not None else {}
+            found.variables.set_nonpersistent_facts(host, {**given, **own})
         return found.run(action.ActionModule, check_mode=check_mode)
 
     return run
@@ -69,6 +70,22 @@ def test_resolves_once_for_every_python(folder: pathlib.Path, resolve: Resolve) 
     assert airflow_lock.find_lock(action.COLLECTION, str(folder), "3.3.2", "3.11", ["ours>=1"]) == str(path)
     second = resolve(["ours>=1"])
     assert not second["changed"] and path.read_text(encoding="utf-8") == text
+
+
+def test_each_list_of_requirements_has_its_lock(folder: pathlib.Path, resolve: Resolve) -> None:
+    def locks() -> dict[str, list[str]]:
+        found = {path.name: path.read_text(encoding="utf-8") for path in (folder / "locks").iterdir()}
+        return {name: [one for one in ("helper", "ours") if one in airflow_lock.pins(text)] for name, text in found.items()}
+
+    python = {"airflow_lock_pythons": ["3.11"]}
+    assert resolve(["helper<2"], on_worker2=["ours"], **python)["changed"]
+    (other,) = set(locks()) - {"airflow-3.3.2-py3.11.txt"}
+    assert locks() == {"airflow-3.3.2-py3.11.txt": ["helper"], other: ["helper", "ours"]}
+    assert not resolve(["helper<2"], on_worker2=["ours"], **python)["changed"]
+    # One set alone has requirements: the lock that it has stays.
+    assert not resolve([], on_worker2=["ours"], **python)["changed"]
+    for requirements in (["helper<2"], ["ours"]):
+        assert airflow_lock.find_lock(action.COLLECTION, str(folder), "3.3.2", "3.11", requirements)
 
 
 def test_check_mode_resolves_and_writes_nothing(folder: pathlib.Path, resolve: Resolve) -> None:

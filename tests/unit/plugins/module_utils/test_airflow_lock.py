@@ -91,6 +91,27 @@ def test_find_lock(tmp_path: pathlib.Path) -> None:
         find_lock(COLLECTION, here, "3.3.2", "3.12")
 
 
+def test_a_second_list_of_requirements_has_a_lock_of_its_own(tmp_path: pathlib.Path) -> None:
+    here, first, second = str(tmp_path), ["pandas>=3"], ["pandas>=3", "duckdb"]
+    plain, other = airflow_lock.user_locks(here, "3.3.2", "3.11", [first, second])
+    assert pathlib.Path(plain).name == "airflow-3.3.2-py3.11.txt"
+    assert other == airflow_lock.user_lock(here, "3.3.2", "3.11", ["duckdb", "pandas>=3"]) != plain
+    (tmp_path / "locks").mkdir()
+    pathlib.Path(plain).write_text(user_lock(), encoding="utf-8")
+    with pytest.raises(LockError, match="was resolved for other requirements"):
+        find_lock(COLLECTION, here, "3.3.2", "3.11", second)
+    pathlib.Path(other).write_text(user_lock(requirements=("duckdb", "pandas>=3")), encoding="utf-8")
+    assert find_lock(COLLECTION, here, "3.3.2", "3.11", first) == plain
+    assert find_lock(COLLECTION, here, "3.3.2", "3.11", second) == other
+    # Whatever is asked for first: nobody's lock moves.
+    assert airflow_lock.user_locks(here, "3.3.2", "3.11", [second, first]) == [other, plain]
+    third = ["polars"]
+    assert airflow_lock.user_locks(here, "3.3.2", "3.11", [third, first, second])[1:] == [plain, other]
+    # A list that was changed takes over the name of the one that is not asked for any more.
+    assert airflow_lock.user_locks(here, "3.3.2", "3.11", [third, second]) == [plain, other]
+    assert airflow_lock.available_locks(f"{here}/locks") == {"3.3.2": ["3.11"]}
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -60,7 +60,8 @@ def test_another_worker_seldom_needs_a_restart_of_postgresql() -> None:
 
 
 def test_workers_cannot_take_the_connections_that_the_scheduler_lives_by() -> None:
-    total, database, results = connections(1, 1, 1, 1, [16])
+    total, database, results, needed = connections(1, 1, 1, 1, [16])
+    assert needed == 162
     # 2 + 2 x 17 = 36 and 15 + 30 + 15 + 30 = 90, a fifth more each; 9 stay for the superuser.
     assert (results, database) == (44, 147)
     assert database >= 90 * 1.2 and database + results + 9 == total
