@@ -43,4 +43,4 @@ class FilterModule:
             "url",
         )
         filters = {name: _reported(getattr(layout, name)) for name in names}
-        return {**filters, "worker_instances": _reported(worker_instances)}
+        return {**filters, "worker_instances": _reported(worker_instances), "taking_workers": _reported(workers.taking)}

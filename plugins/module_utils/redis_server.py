@@ -15,7 +15,7 @@ import ssl
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import ServerError, as_ip, one_line, read_text
 
@@ -453,11 +453,21 @@ def certificate(certificate_path: str, key_path: str) -> str | None:
     return "".join(text.strip() + "\n" for text in found.values() if text)
 
 
-def waiting(clients: str) -> set[str]:
-    """Addresses of clients that wait for a message, out of the answer to `CLIENT LIST`."""
-    found = (dict(word.partition("=")[::2] for word in line.split(" ")) for line in clients.splitlines())
+class Client(NamedTuple):
+    """Who is connected, and whether it waits for a message."""
+
+    address: str
+    waits: bool
+
+
+def clients(text: str) -> dict[str, Client]:
+    """By their ids, out of the answer to `CLIENT LIST`."""
+    found = (dict(word.partition("=")[::2] for word in line.split(" ")) for line in text.splitlines())
     return {
-        str(as_ip(client["addr"].rpartition(":")[0].strip("[]")))
+        client["id"]: Client(
+            str(as_ip(client["addr"].rpartition(":")[0].strip("[]"))),
+            client.get("cmd") == "brpop" and "b" in client.get("flags", ""),
+        )
         for client in found
-        if client.get("cmd") == "brpop" and "b" in client.get("flags", "")
+        if "id" in client
     }

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ HOST = 1024
 NEIGHBOUR = 300
 # Tasks mostly wait. Two processors, upstream's least, so get upstream's 16.
 SLOTS_PER_PROCESSOR = 8
+# Age in seconds, instance: a line of `ps -eo etimes,unit,args` about a task's process.
+_TASK = re.compile(r"^ *(\d+) +airflow-worker@(\S+)-[ab]\.service +airflow worker -- ", re.M)
 
 
 def instances(get: Callable[[str], Any]) -> list[dict[str, Any]]:
@@ -73,3 +76,11 @@ def words(instance: Mapping[str, Any]) -> dict[str, str]:
 def named(given: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
     """Instances as far as their units' names need them, from airflow_worker_instances alone."""
     return [{"name": str(one["name"]), "queues": [], "autoscale": "", "concurrency": 0} for one in given or [{"name": DEFAULT}]]
+
+
+def taking(text: str, found: Sequence[Mapping[str, Any]], seconds: int) -> list[str]:
+    """Names of instances that have as many tasks as they may, or one that is younger than `seconds`; from ps."""
+    ages = [(int(age), name) for age, name in _TASK.findall(text)]
+    young = {name for age, name in ages if age < seconds}
+    names = [name for _age, name in ages]
+    return [one["name"] for one in found if one["name"] in young or names.count(one["name"]) >= one["concurrency"]]

@@ -10,7 +10,7 @@ short_description: Find out whose Celery workers wait for messages of a Redis br
 version_added: 0.1.0
 description:
   - Watches the clients of this host's Redis server until each of the given hosts has one that waits for a message (C(BRPOP)),
-    or time is up. Changes nothing and takes no message.
+    or as many as O(instances) says, or time is up. Changes nothing and takes no message.
   - A worker that is busy with as many tasks as it may take does not wait. One that has lost its broker and not noticed
     does not either, though it answers C(celery inspect ping).
 options:
@@ -26,6 +26,10 @@ options:
     description: Addresses or names of each host, by the name that it is told with.
     type: dict
     required: true
+  instances:
+    description: How many workers each host has, by the same names; 1 where none is given.
+    type: dict
+    default: {}
   timeout:
     description: How long to watch, in seconds.
     type: int
@@ -50,7 +54,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 waiting:
-  description: Hosts with a worker that was seen waiting for a message.
+  description: Hosts all of whose workers were seen waiting for a message.
   returned: success
   type: list
   elements: str
@@ -58,6 +62,11 @@ uptime:
   description: Seconds since the server's start.
   returned: success
   type: int
+seen:
+  description: How many workers of each host were seen waiting.
+  returned: success
+  type: dict
+  sample: {worker1: 1, worker2: 2}
 silent:
   description: The other hosts.
   returned: success
@@ -101,12 +110,14 @@ def main() -> None:
             "admin_user": {"type": "str", "default": "admin"},
             "password": {"type": "str", "required": True, "no_log": True},
             "hosts": {"type": "dict", "required": True},
+            "instances": {"type": "dict", "default": {}},
             "timeout": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
     )
     host, params = Host(module), module.params
-    found: set[str] = set()
+    # Connections that have been seen waiting and are still there: a worker has one of that kind.
+    waiting: dict[str, str] = {}
     deadline = time.monotonic() + params["timeout"]
     try:
         addresses = {}
@@ -116,17 +127,22 @@ def main() -> None:
             own = any(one in ("127.0.0.1", "::1") for one in known)
             addresses[name] = {*known, *(own_addresses_of(given, host.run) if own else [])}
         connection = connect(host, params["admin_user"], params["password"])
-        while len(found) < len(addresses):
-            seen = rd.waiting(str(connection.call("CLIENT", "LIST")))
-            found.update(name for name, known in addresses.items() if seen & known)
+        wanted = {name: int(params["instances"].get(name, 1)) for name in addresses}
+        while True:
+            clients = rd.clients(str(connection.call("CLIENT", "LIST")))
+            waiting = {number: one.address for number, one in clients.items() if one.waits or number in waiting}
+            seen = {name: sum(one in known for one in waiting.values()) for name, known in addresses.items()}
+            found = [name for name, count in seen.items() if count >= wanted[name]]
+            if len(found) == len(addresses):
+                break
             if time.monotonic() > deadline:
                 break
             time.sleep(0.2)
         uptime = int(connection.info("server")["uptime_in_seconds"])
     except (ServerError, OSError) as error:
         module.fail_json(msg=str(error))
-    silent = sorted(set(params["hosts"]) - found)
-    module.exit_json(changed=False, waiting=sorted(found), silent=silent, uptime=uptime)
+    silent = sorted(set(params["hosts"]) - set(found))
+    module.exit_json(changed=False, waiting=sorted(found), seen=seen, silent=silent, uptime=uptime)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,9 @@ def test_who_waits_for_messages() -> None:
         "id=13 addr=10.0.0.23:39644 laddr=10.0.0.1:6379 flags=N db=0 cmd=ping user=airflow\n"
         "id=14 addr=[fd00::24]:39654 laddr=[fd00::1]:6379 flags=b db=0 cmd=brpop user=airflow\n"
     )
-    assert rd.waiting(clients) == {"10.0.0.21", "fd00::24"}
+    found = rd.clients(clients)
+    assert {number: one.address for number, one in found.items() if one.waits} == {"11": "10.0.0.21", "14": "fd00::24"}
+    assert found["13"] == ("10.0.0.23", False)
 
 
 def test_status_tells_of_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:

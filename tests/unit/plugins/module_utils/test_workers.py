@@ -32,7 +32,10 @@ def test_a_host_without_instances_has_one() -> None:
 
 def test_what_an_instance_does_not_say_the_host_says() -> None:
     io, etl = of(
-        instances=[{"name": "io", "concurrency": 32}, {"name": "etl", "queues": ["etl"], "environment": None, "memory_max": "4G"}],
+        instances=[
+            {"name": "io", "concurrency": 32},
+            {"name": "etl", "queues": ["etl"], "environment": None, "memory_max": "4G"},
+        ],
         queues=["default", "fast"],
         concurrency="4",
         environment={"A": 1},
@@ -93,3 +96,15 @@ def test_the_command_line() -> None:
 def test_names_alone() -> None:
     assert [one["name"] for one in workers.named(None)] == ["default"]
     assert [one["name"] for one in workers.named([{"name": "a", "queues": ["x"]}, {"name": "b"}])] == ["a", "b"]
+
+
+def test_who_is_busy_since_a_restart_of_redis() -> None:
+    found = of(instances=[{"name": "io", "concurrency": 2}, {"name": "etl-b", "concurrency": 1}, {"name": "idle"}])
+    old, young = ("   9000 airflow-worker@io-a.service    airflow worker -- 1", " 12 airflow-worker@io-a.service airflow worker -- 2")
+    etl = "900 airflow-worker@etl-b-b.service airflow worker -- 3"
+    other = "1 airflow-worker@idle-a.service [celeryd: idle-a@w1:MainProcess]"
+    assert workers.taking("", found, 60) == []
+    assert workers.taking("\n".join(["ELAPSED UNIT COMMAND", old, etl, other]), found, 60) == ["etl-b"]
+    assert workers.taking("\n".join([old, young]), found, 60) == ["io"]
+    # Two old ones fill it.
+    assert workers.taking("\n".join([old, old]), found, 60) == ["io"]
