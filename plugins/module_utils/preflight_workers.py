@@ -239,7 +239,9 @@ def _serves_all(variables: Mapping[str, Any], given: Iterable[Mapping[str, Any]]
 
 def _plan(inventory: Inventory) -> dict[str, Any] | None:
     """The plan of the cluster, where its numbers are numbers; where they are not, other rules say so."""
-    if check_workers(inventory) or check_numbers(inventory) or not all(map(inventory.members, ("airflow_scheduler", "airflow_worker"))):
+    if not all(map(inventory.members, ("airflow_scheduler", "airflow_worker"))):
+        return None
+    if check_workers(inventory) or check_numbers(inventory):
         return None
     try:
         return cluster.plan(inventory.hosts, inventory.groups)
@@ -304,7 +306,7 @@ def check_parallelism(inventory: Inventory) -> list[Problem]:
     numbers = [found["parallelism"] if value is None else int(value) for value in given]
     if all(value is None for value in given) or sum(numbers) >= slots:
         return []
-    count = "1 scheduler starts" if len(given) == 1 else f"{len(given)} schedulers start"
+    count = "1 scheduler start" if len(given) == 1 else f"{len(given)} schedulers start"
     return [
         Problem(
             "airflow_config.core.parallelism",

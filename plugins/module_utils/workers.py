@@ -81,6 +81,6 @@ def named(given: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
 def taking(text: str, found: Sequence[Mapping[str, Any]], seconds: int) -> list[str]:
     """Names of instances that have as many tasks as they may, or one that is younger than `seconds`; from ps."""
     ages = [(int(age), name) for age, name in _TASK.findall(text)]
-    young = {name for age, name in ages if age < seconds}
+    young = {name for age, name in ages if age < int(seconds)}
     names = [name for _age, name in ages]
     return [one["name"] for one in found if one["name"] in young or names.count(one["name"]) >= one["concurrency"]]

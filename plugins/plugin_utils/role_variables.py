@@ -24,7 +24,9 @@ class RoleVariables:
         self._base = {**self.defaults, **self.internal, **magic}
 
     def read(self, host: str, names: Iterable[str], broken: Any = None, prefix: str = "") -> dict[str, Any]:
-        """The named variables, and those of the host's own that begin with `prefix`; a default that is a template is left out, as it may need what only the role has.
+        """The named variables, and those of the host's own that begin with `prefix`.
+
+        A default that is a template is left out, as it may need what only the role has.
 
         `broken(name, error)` is told of what cannot be evaluated, which otherwise raises.
         """

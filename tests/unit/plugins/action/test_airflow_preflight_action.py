@@ -60,6 +60,40 @@ def test_what_the_role_manages_is_known(
     assert "airflow_config.core.executor — is managed by the role" in capsys.readouterr().out
 
 
+def test_worker_sets(folder: pathlib.Path, controller: Any, write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a group says itself, in its file or in the inventory's lines, and not which of several has won."""
+    write(
+        folder,
+        {
+            "sets.yml": """\
+all: {vars: {airflow_secrets_file: s.yml}}
+airflow_worker:
+  children:
+    airflow_worker_etl: {hosts: {worker1: }}
+    gpu: {hosts: {worker1: , worker2: }, vars: {airflow_worker_queues: [gpu, default]}}
+""",
+            "group_vars/airflow_worker_etl.yml": "airflow_worker_queues: [\"{{ 'etl' }}\"]\nairflow_worker_queue: x\n",
+        },
+    )
+
+    def told(where: pathlib.Path) -> str:
+        sources = [str(where / "hosts.yml"), str(where / "sets.yml")]
+        controller(sources).run(airflow_secrets.ActionModule)
+        capsys.readouterr()
+        controller(sources).run(airflow_preflight.ActionModule, {"check": "inventory"})
+        return capsys.readouterr().out
+
+    # Ansible remembers per process which files of variables a folder has.
+    shutil.copytree(folder, folder / "copy")
+    found = told(folder)
+    assert "host worker1 — is in the worker sets airflow_worker_etl and gpu, which say differently what it serves" in found
+    assert "airflow_worker_queue — is not a variable of role airflow — did you mean airflow_worker_queues?" in found
+    assert "2 problems" in found
+    write(folder / "copy", {"host_vars/worker1.yml": "airflow_worker_queues: [etl]\n"})
+    write(folder / "copy", {"group_vars/airflow_worker_etl.yml": "airflow_worker_queues: [etl]\n"})
+    assert told(folder / "copy") == ""
+
+
 def test_hosts(folder: pathlib.Path, controller: Any, capsys: pytest.CaptureFixture[str]) -> None:
     found = controller([str(folder / "hosts.yml")])
     everyone = ["db1", "control1", "worker1", "worker2"]

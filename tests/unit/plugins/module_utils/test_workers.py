@@ -100,7 +100,8 @@ def test_names_alone() -> None:
 
 def test_who_is_busy_since_a_restart_of_redis() -> None:
     found = of(instances=[{"name": "io", "concurrency": 2}, {"name": "etl-b", "concurrency": 1}, {"name": "idle"}])
-    old, young = ("   9000 airflow-worker@io-a.service    airflow worker -- 1", " 12 airflow-worker@io-a.service airflow worker -- 2")
+    old = "   9000 airflow-worker@io-a.service    airflow worker -- 1"
+    young = " 12 airflow-worker@io-a.service airflow worker -- 2"
     etl = "900 airflow-worker@etl-b-b.service airflow worker -- 3"
     other = "1 airflow-worker@idle-a.service [celeryd: idle-a@w1:MainProcess]"
     assert workers.taking("", found, 60) == []
