@@ -45,6 +45,9 @@ class Copy:
         self.address = inventory.plan["addresses"][self.database_host]
         tls = {host for name in ("postgresql", "redis", "webserver") for host in inventory.members[name]}
         self.tls_hosts = [host for host in inventory.groups["all"] if host in tls]
+        self.worker = str(inventory.members["worker"][0])
+        self.slots = sum(inventory.slots(host) for host in inventory.members["worker"])
+        self.connections = inventory.plan["connections_needed"]
 
     def names(self, text: str) -> str:
         """The expected line, with what it says of this inventory."""
@@ -53,6 +56,9 @@ class Copy:
             "db": self.database_host,
             "address": self.address,
             "tls_hosts": ", ".join(self.tls_hosts),
+            "worker": self.worker,
+            "slots": self.slots,
+            "connections": self.connections,
             "fits": "give a certificate that fits, or leave it empty, so that one is made",
         }
         for name, value in found.items():
@@ -160,6 +166,14 @@ def copy(tmp_path: Path, inventory: Inventory) -> Iterator[Copy]:
 
 def no_flower_but_misspelt(components: dict[str, Any]) -> None:
     components["airflow_flowers"] = components.pop("airflow_flower")
+
+
+def two_worker_sets(copy: Copy) -> None:
+    sets = {
+        f"airflow_worker_{name}": {"hosts": {copy.worker: None}, "vars": {"airflow_worker_queues": [name]}}
+        for name in ("etl", "gpu")
+    }
+    copy.components(lambda groups: groups["airflow_worker"].update(children=sets))
 
 
 CASES: dict[str, tuple[Callable[[Copy], object], str]] = {
@@ -303,6 +317,48 @@ CASES: dict[str, tuple[Callable[[Copy], object], str]] = {
     "section of a wrong shape": (
         lambda copy: copy.set(airflow_config={"core": "parallelism=4"}),
         f"airflow_config.core — is a text, no dictionary — {CONFIG_SHAPE}",
+    ),
+    "misspelt worker variable": (
+        lambda copy: copy.set(airflow_worker_queue=["etl"]),
+        "airflow_worker_queue — is not a variable of role airflow — did you mean airflow_worker_queues?",
+    ),
+    "misspelt setting of a worker instance": (
+        lambda copy: copy.set(airflow_worker_instances=[{"name": "io"}, {"name": "etl", "queue": ["etl"]}]),
+        "airflow_worker_instances.etl.queue — is not a setting of a worker instance — did you mean queues?",
+    ),
+    "worker instances of one name": (
+        lambda copy: copy.set(airflow_worker_instances=[{"name": "etl"}, {"name": "etl"}]),
+        "airflow_worker_instances — has the name etl twice — give each instance of a host a name of its own",
+    ),
+    "worker instance that is named like a colour": (
+        lambda copy: copy.set(airflow_worker_instances=[{"name": "etl-b"}]),
+        "airflow_worker_instances, number 1 — has the name etl-b, which ends like a colour of another instance — "
+        "use a name that does not end in -a or -b",
+    ),
+    "host in two worker sets": (
+        two_worker_sets,
+        "host {worker} — is in the worker sets airflow_worker_etl and airflow_worker_gpu, which say differently what it serves, "
+        "and only one would count — set airflow_worker_instances for the host, one instance for each set, or leave all but one "
+        "of the groups",
+    ),
+    "autoscale the wrong way round": (
+        lambda copy: copy.set(airflow_worker_autoscale="2,8"),
+        "airflow_worker_autoscale — is '2,8', with the smaller number first — "
+        'write two numbers, the larger one first, such as "8,2"',
+    ),
+    "memory that is no size": (
+        lambda copy: copy.set(airflow_worker_memory_max="6 GB"),
+        "airflow_worker_memory_max — is '6 GB' — write a size as systemd has it, such as 6G, 1500M or 50%",
+    ),
+    "fewer connections than the workers need": (
+        lambda copy: copy.set(postgresql_max_connections=100),
+        "postgresql_max_connections — is 100, and the inventory's processes, with {slots} worker slots, may open {connections} "
+        "connections — raise it to {connections} or more, or remove it",
+    ),
+    "less parallelism than slots": (
+        lambda copy: copy.set(airflow_config={"core": {"parallelism": 1}}),
+        "airflow_config.core.parallelism — lets 1 scheduler start 1 tasks at once, and the workers have {slots} slots — "
+        "raise it to {slots} or more, or remove it; pools and max_active_tasks limit what a DAG may take",
     ),
     "packages that nobody resolved": (
         lambda copy: copy.set(airflow_requirements=["tabulate-nobody-locked"]),

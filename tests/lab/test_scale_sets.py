@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,28 @@ from test_change import attempt, changed, site, started
 
 LONG_SECONDS = 60
 TASKS = 3
+# Small, pure Python, and nothing else has it.
+PACKAGE = "cowsay"
+
+
+def play(name: str, inventory: Path | str, **variables: Any) -> tuple[int, str]:
+    """Return code and output of one of the collection's playbooks."""
+    tool = str(Path(sys.executable).with_name("ansible-playbook"))
+    words = [tool, "-i", str(Path(inventory).resolve()), f"playbooks/{name}.yml", "-e", json.dumps(variables)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def ask_redis(inventory: Inventory, **arguments: Any) -> dict[str, Any]:
+    """What module redis_consumers says on the broker's host."""
+    arguments["password"] = "{{ airflow_broker_admin_password }}"
+    tool = str(Path(sys.executable).with_name("ansible"))
+    words = [tool, "-i", str(Path(inventory.path).resolve()), inventory.members["redis"][0], "-b", "-m"]
+    words += ["windfarm.airflow.redis_consumers", "-a", json.dumps(arguments)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.partition("=>")[2])
+    return answer
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +88,18 @@ def other(tmp_path: Path, inventory: Inventory) -> Path:
     return folder
 
 
-def give(folder: Path, host: str, instances: list[dict[str, Any]]) -> None:
-    """Other instances for the host: what host_vars say wins."""
+def give(folder: Path, host: str, **variables: Any) -> None:
+    """Other variables for the host: what host_vars say wins."""
     file = folder / "host_vars" / host / "sets.yml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    # What is resolved has keys that nobody writes.
+    # Plain text: what Ansible hands out carries tags that YAML has no form for.
+    file.write_text(yaml.safe_dump(json.loads(json.dumps(variables))))
+
+
+def written(instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As a user would write what was resolved."""
     kept = [{key: value for key, value in one.items() if key != "derived"} for one in instances]
-    plain = json.loads(json.dumps([one if not one["autoscale"] else {**one, "concurrency": None} for one in kept]))
-    file.write_text(yaml.safe_dump({"airflow_worker_instances": plain}))
+    return [{**one, "concurrency": None} if one["autoscale"] else one for one in kept]
 
 
 def state(inventory: Inventory, host: str, unit: str) -> str:
@@ -143,7 +171,8 @@ def test_a_change_of_one_instance_rolls_that_one_alone(
 
     old = before[host][instance["name"]]
     more = {**instance, "queues": [*instance["queues"], "added"], "concurrency": 3, "autoscale": ""}
-    give(other, host, [more if one is instance else one for one in inventory.plan["workers"][host]])
+    instances = [more if one is instance else one for one in inventory.plan["workers"][host]]
+    give(other, host, airflow_worker_instances=written(instances))
     output = site(other, "--diff", **dags)
     assert f"let {old} finish its tasks and stop" in output
     assert state(inventory, host, old) == "deactivating"
@@ -175,7 +204,8 @@ def test_an_instance_that_is_removed_finishes_its_tasks(
     wait(f"tasks of queue {queue} run", 60, lambda: running(inventory, run, queue) == min(TASKS, instance["concurrency"]))
     taken = running(inventory, run, queue)
 
-    give(other, host, [one for one in inventory.plan["workers"][host] if one is not instance])
+    left = [one for one in inventory.plan["workers"][host] if one is not instance]
+    give(other, host, airflow_worker_instances=written(left))
     announced = site(other, "--check", "--diff", **dags)
     assert f"let {gone} finish its tasks and stop" in announced
     assert state(inventory, host, gone) == "active"
@@ -204,8 +234,75 @@ def test_an_instance_that_is_removed_finishes_its_tasks(
         assert f"ran in {instance['name']} on {inventory.plan['addresses'][host]}" in airflow.log(task)
 
 
+def test_an_instance_has_a_new_name(inventory: Inventory, host: str, other: Path, dags: dict[str, str]) -> None:
+    """While it is the last of its host, and no other host is asked."""
+    instances = written(inventory.plan["workers"][host])
+    give(other, host, airflow_worker_instances=[{**instances[0], "name": "renamed"}, *instances[1:]])
+    before = inventory.instance_units(host)
+    output = site(other, "--limit", host, "--diff", **dags)
+    assert f"let {before[instances[0]['name']]} finish its tasks and stop" in output
+    after = inventory.instance_units(host)
+    assert set(after) == {"renamed", *(one["name"] for one in instances[1:])}
+    assert {name: unit for name, unit in after.items() if name != "renamed"}.items() <= before.items()
+    site(inventory.path, **dags)
+    assert set(inventory.instance_units(host)) == set(before)
+
+
+def test_a_set_has_packages_of_its_own(
+    inventory: Inventory,
+    airflow: Airflow,
+    host: str,
+    pair: tuple[dict[str, Any], dict[str, Any]],
+    other: Path,
+    dags: dict[str, str],
+) -> None:
+    queue = own_queue(inventory, pair[0])
+    assert airflow.dag("scale_sets"), "whoever parses it has no such package"
+    give(other, host, airflow_requirements=[PACKAGE])
+    rc, output = attempt(other, **dags)
+    assert rc == 2 and "airflow_requirements — not resolved yet" in output
+    resolved = play("lock", other)
+    assert resolved[0] == 0, resolved[1]
+    site(other, **dags)
+    releases = {name: inventory.run(name, "cat", "/etc/airflow/cli/environment") for name in inventory.members["worker"]}
+    releases = {name: re.findall(r'AIRFLOW_RELEASE="(.+)"', text)[0] for name, text in releases.items()}
+    assert list(releases.values()).count(releases[host]) == 1, "only that host has another release"
+    run = airflow.trigger("scale_sets", {"module": PACKAGE})
+    assert airflow.wait_for_run("scale_sets", run, 180) == "success"
+    for task in airflow.tasks("scale_sets", run):
+        log = airflow.log(task)
+        there = f" on {inventory.plan['addresses'][host]}" in log
+        assert f"{PACKAGE} is {'there' if there else 'not there'}" in log
+        assert there or task["task_id"] != f"in_{queue}"
+    assert set(changed(site(other, **dags)).values()) == {0}
+    site(inventory.path, **dags)
+
+
+@pytest.mark.parametrize("number", [0, 8])
+def test_slots_of_a_host_that_has_no_number(
+    inventory: Inventory, host: str, other: Path, dags: dict[str, str], number: int
+) -> None:
+    """Derived ones are the same in the unit and in the connections that are counted, or fewer."""
+    give(other, host, airflow_worker_instances=[], airflow_worker_concurrency=number, airflow_worker_autoscale="")
+    output = site(other, "--check", "--diff", **dags)
+    (slots,) = {int(found) for found in re.findall(rf"^\+ExecStart=.* -c (\d+) -H default-@COLOUR@@{host}$", output, re.M)}
+    counted = Inventory(str(other)).plan["workers"][host][0]["concurrency"]
+    assert slots == number or (number == 0 and 1 <= slots <= counted)
+
+
+def test_redis_knows_which_instances_wait(inventory: Inventory) -> None:
+    """Each of them, and no more than there are."""
+    hosts = {name: inventory.plan["addresses"][name] for name in inventory.plan["workers"]}
+    counts = {name: len(instances) for name, instances in inventory.plan["workers"].items()}
+    one_more = {name: count + 1 for name, count in counts.items()}
+    for instances, silent in ((counts, []), (one_more, sorted(hosts))):
+        answer = ask_redis(inventory, hosts=hosts, instances=instances, timeout=10)
+        assert answer["seen"] == counts and answer["silent"] == silent
+
+
 def test_the_status_knows_every_instance(inventory: Inventory, host: str, dags: dict[str, str]) -> None:
-    rc, output = attempt(inventory.path, **dags)
+    site(inventory.path, **dags)
+    rc, output = play("status", inventory.path, airflow_status_strict=True)
     assert rc == 0, output[-3000:]
     for unit in inventory.instance_units(host).values():
-        assert inventory.run(host, "systemctl", "is-enabled", unit) == "enabled"
+        assert re.search(rf"^ +{re.escape(unit.removesuffix('.service'))} +running", output, re.M), output

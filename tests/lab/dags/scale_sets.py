@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 
@@ -25,7 +26,10 @@ def scale_sets() -> None:
             folder = os.path.basename(os.path.dirname(os.environ["AIRFLOW_CONFIG"]))
             instance = folder.partition("@")[2].rpartition("-")[0]
             print(f"{MARKER}: {number} ran in {instance} on {os.environ['AIRFLOW_ADDRESS']}")
-            time.sleep(get_current_context()["dag_run"].conf.get("seconds", 0))
+            conf = get_current_context()["dag_run"].conf
+            if conf.get("module"):
+                print(f"{MARKER}: {conf['module']} is {'there' if importlib.util.find_spec(conf['module']) else 'not there'}")
+            time.sleep(conf.get("seconds", 0))
 
         where.expand(number=list(range(TASKS)))
 
