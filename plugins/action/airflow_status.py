@@ -23,7 +23,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         groups = list((task_vars or {}).get("group_names", []))
         catalog = self._loader.load_from_file(CATALOG)["__airflow_catalog"]
-        known = {group for entry in catalog.values() for group in entry["groups"]} | set(SERVERS)
+        known = {group for entry in catalog.values() for group in entry["groups"]} | {*SERVERS, "haproxy"}
         status: dict[str, Any] = {"groups": [group for group in groups if group in known and group != "airflow"]}
         arguments = {
             "services": [
