@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 from api import wait
 from browser import logged_in
+from entries import all_up, holders
 from inventory import ROOT, Inventory
 from traffic import Traffic
 
@@ -49,29 +50,6 @@ def traffic(inventory: Inventory, entries: list[str]) -> Iterator[Traffic]:
     with Traffic(inventory) as made:
         yield made
     print(f"\n{made.table()}")
-
-
-def holders(inventory: Inventory) -> list[str]:
-    address = inventory.plan["entry"]["virtual_address"]
-    found = []
-    for host in inventory.plan["entry"]["hosts"]:
-        listed = inventory.run(host, "ip", "-o", "address", "show")
-        found += [host] if f" {address}/" in listed else []
-    return found
-
-
-def states(inventory: Inventory, host: str) -> dict[str, str]:
-    """What HAProxy of an entry host thinks of each webserver."""
-    script = (
-        'import socket; s = socket.socket(socket.AF_UNIX); s.connect("/run/haproxy-admin.sock"); '
-        's.sendall(b"show stat\\n"); print(b"".join(iter(lambda: s.recv(65536), b"")).decode())'
-    )
-    rows = [line.split(",") for line in inventory.run(host, "python3", "-c", script).splitlines() if line.startswith("entry,")]
-    return {row[1]: row[17].split()[0] for row in rows if row[1] not in ("FRONTEND", "BACKEND")}
-
-
-def all_up(inventory: Inventory) -> bool:
-    return all(set(states(inventory, host).values()) == {"UP"} for host in inventory.plan["entry"]["hosts"])
 
 
 @pytest.fixture()
@@ -99,7 +77,9 @@ def ask(inventory: Inventory, address: str, path: str, method: str = "GET", **he
 # What it answers ------------------------------------------------------------------------------------------------------------
 
 
-def test_each_entry_answers_with_a_certificate_for_what_users_type(inventory: Inventory, entries: list[str], virtual: str) -> None:
+def test_each_entry_answers_with_a_certificate_for_what_users_type(
+    inventory: Inventory, entries: list[str], virtual: str
+) -> None:
     for address in (virtual, *(inventory.reach(host) for host in entries)):
         status, _headers, text = ask(inventory, address, "/api/v2/version")
         assert status == 200 and "version" in json.loads(text), address
