@@ -28,6 +28,7 @@ class ActionModule(ActionBase):
                 "names": {"type": "list", "elements": "str", "required": True},
                 "certificate_file": {"type": "str", "default": ""},
                 "key_file": {"type": "str", "default": "", "no_log": False},
+                "public": {"type": "bool", "default": False},
                 "days": {"type": "int", "default": 365},
                 "renew_days": {"type": "int", "default": 90},
             }
@@ -50,9 +51,11 @@ class ActionModule(ActionBase):
 
     def _own(self, wanted: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """The user's certificate and key, which must fit before anything is changed."""
-        authority = pki.load_authority(wanted["ca_certificate"])
-        own = own_certificate(self._loader, wanted["certificate_file"], wanted["key_file"], variables.get("inventory_dir"))
-        pki.check_own_certificate(*own, authority, wanted["names"][0])
+        authority = None if wanted["public"] else pki.load_authority(wanted["ca_certificate"])
+        variable = "airflow_entry_certificate" if wanted["public"] else "airflow_certificate"
+        files = (wanted["certificate_file"], wanted["key_file"])
+        own = own_certificate(self._loader, *files, variables.get("inventory_dir"), variable)
+        pki.check_own_certificate(*own, authority, wanted["names"][0], variable)
         return {"certificate": own[0], "private_key": own[1]}
 
     def _signed(self, sent: dict[str, Any], wanted: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:

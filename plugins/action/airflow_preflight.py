@@ -8,7 +8,12 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.plugins.action import ActionBase
-from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_preflight, airflow_secrets, preflight_workers
+from ansible_collections.windfarm.airflow.plugins.module_utils import (
+    airflow_preflight,
+    airflow_secrets,
+    entry,
+    preflight_workers,
+)
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_preflight import Inventory, Problem
 from ansible_collections.windfarm.airflow.plugins.module_utils.problem import ProblemError
 from ansible_collections.windfarm.airflow.plugins.plugin_utils.own_certificate import own_certificate
@@ -89,17 +94,29 @@ class ActionModule(ActionBase):
         ]
         managed = role.internal.get("__airflow_config_managed") or {}
         sets, settled = worker_sets(variables["hostvars"], self._loader)
-        return Inventory(hosts, variables["groups"], COLLECTION, managed, self._own_certificates(hosts, problems), sets, settled)
+        entries = {host: hosts[host] for host in variables["groups"].get(entry.GROUP, [])}
+        return Inventory(
+            hosts,
+            variables["groups"],
+            COLLECTION,
+            managed,
+            self._own_certificates(hosts, "airflow_certificate", problems),
+            sets,
+            settled,
+            self._own_certificates(entries, "airflow_entry_certificate", problems),
+        )
 
-    def _own_certificates(self, hosts: dict[str, dict[str, Any]], problems: list[Problem]) -> dict[str, tuple[str, str]]:
+    def _own_certificates(
+        self, hosts: dict[str, dict[str, Any]], variable: str, problems: list[Problem]
+    ) -> dict[str, tuple[str, str]]:
         found = {}
         for host, known in hosts.items():
-            certificate = str(known.get("airflow_certificate_file") or "")
-            key = str(known.get("airflow_certificate_key_file") or "")
+            certificate = str(known.get(f"{variable}_file") or "")
+            key = str(known.get(f"{variable}_key_file") or "")
             if not (certificate or key):
                 continue
             try:
-                found[host] = own_certificate(self._loader, certificate, key, known.get("inventory_dir"))
+                found[host] = own_certificate(self._loader, certificate, key, known.get("inventory_dir"), variable)
             except ProblemError as exc:
                 where, what, cure = exc.problem
                 problems.append(Problem(f"{where} of host {host}", what, cure))

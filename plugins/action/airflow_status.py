@@ -31,8 +31,9 @@ class ActionModule(ActionBase):
         groups = list(variables.get("group_names", []))
         catalog = self._loader.load_from_file(CATALOG)["__airflow_catalog"]
         catalog["worker"]["instances"] = workers.named(self._templar.template(variables.get("airflow_worker_instances")))
-        known = {group for entry in catalog.values() for group in entry["groups"]} | set(SERVERS)
-        status: dict[str, Any] = {"groups": [group for group in groups if (group in known and group != "airflow") or group.startswith(SETS)]}
+        known = {group for entry in catalog.values() for group in entry["groups"]} | {*SERVERS, "haproxy"}
+        mine = [group for group in groups if (group in known and group != "airflow") or group.startswith(SETS)]
+        status: dict[str, Any] = {"groups": mine}
         arguments = {
             "services": [
                 {"name": one["name"], "service": one["service"], "instance": one.get("instance", "")}

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock, pki, preflight_workers, rotation
+from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock, entry, pki, preflight_workers, rotation
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import (
     CA_CERTIFICATE,
     CA_KEY,
@@ -28,7 +28,7 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import is
 from ansible_collections.windfarm.airflow.plugins.module_utils.problem import Problem, ProblemError
 
 COMPONENTS = ("airflow_scheduler", "airflow_webserver", "airflow_triggerer", "airflow_dag_processor", "airflow_worker")
-GROUPS = ("postgresql", "redis", "airflow", *COMPONENTS, "airflow_flower")
+GROUPS = ("postgresql", "redis", "airflow", *COMPONENTS, "airflow_flower", entry.GROUP)
 # A group of servers may be empty where this variable names a server that exists already.
 EXTERNAL = {"postgresql": "airflow_database_host", "redis": "airflow_broker_host"}
 # What each host keeps of the shared keys: their fingerprints.
@@ -37,7 +37,7 @@ DISTRIBUTIONS = {"Debian": ("12", "13")}
 ARCHITECTURES = ("x86_64", "aarch64")
 PASSWORD_LENGTH = 16
 # Whoever serves with TLS has a certificate.
-TLS_SERVERS = ("postgresql", "redis", "airflow_webserver")
+TLS_SERVERS = ("postgresql", "redis", "airflow_webserver", entry.GROUP)
 
 _DATABASE = "airflow_database_host, _port, _name, _user and _password"
 
@@ -96,6 +96,8 @@ VARIABLES = (
     "airflow_execution_api_url",
     "postgresql_config",
     "postgresql_max_connections",
+    *entry.VARIABLES,
+    *(variable for _group, variable, _default, _what in entry.NEIGHBOURS),
     "ansible_host",
     "ansible_port",
     "inventory_dir",
@@ -115,6 +117,8 @@ class Inventory(NamedTuple):
     """Sub-groups of airflow_worker with their hosts, the groups above them, and what they say their hosts serve."""
     settled: Set[str] = frozenset()
     """Hosts whose own variables say what they serve."""
+    entry_certificates: Mapping[str, tuple[str, str]] = {}
+    """Those that an entry host shows to users."""
 
     def members(self, group: str) -> Sequence[str]:
         return self.groups.get(group, ())
@@ -252,7 +256,12 @@ def signed_here(inventory: Inventory) -> list[str]:
     """The hosts whose certificates this collection makes."""
     if not (inventory.has_airflow() and uses_tls(inventory)):
         return []
-    servers = {host for group in TLS_SERVERS for host in inventory.members(group)}
+    servers = {
+        host
+        for group in TLS_SERVERS
+        for host in inventory.members(group)
+        if group != entry.GROUP or not inventory.hosts[host].get("airflow_entry_certificate_file")
+    }
     return [host for host in inventory.ours() if host in servers and not _brings_certificate(inventory.hosts[host])]
 
 
@@ -436,6 +445,13 @@ def check_own_certificates(inventory: Inventory) -> list[Problem]:
         except ProblemError as exc:
             where, what, cure = exc.problem
             problems.append(Problem(f"{where} of host {host}", what, cure))
+    return problems
+
+
+def check_entry(inventory: Inventory) -> list[Problem]:
+    problems = entry.problems(inventory)
+    for host, (certificate, key) in inventory.entry_certificates.items():
+        problems += entry.certificate_problems(inventory, host, certificate, key)
     return problems
 
 
@@ -695,6 +711,7 @@ INVENTORY_RULES: tuple[Callable[[Inventory], list[Problem]], ...] = (
     check_rotation,
     check_authority,
     check_own_certificates,
+    check_entry,
     check_certificate_days,
     check_cluster_wide,
     check_urls,

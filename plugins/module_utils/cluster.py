@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.windfarm.airflow.plugins.module_utils import entry as users_entry
 from ansible_collections.windfarm.airflow.plugins.module_utils import workers as worker_instances
 
 COMPONENT_GROUPS = {
@@ -169,7 +170,8 @@ def connections(
 def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Everything that one host's configuration needs to know of the others."""
     members = {name: list(groups.get(group, [])) for name, group in {**COMPONENT_GROUPS, **SERVER_GROUPS}.items()}
-    everyone = sorted({host for hosts in members.values() for host in hosts} | set(groups.get("airflow", [])))
+    entries = list(groups.get(users_entry.GROUP, []))
+    everyone = sorted({host for hosts in members.values() for host in hosts} | set(groups.get("airflow", [])) | set(entries))
     single = len(everyone) == 1
     # Once each: Ansible puts a host's variables together anew whenever it is asked for them.
     hostvars = {host: hostvars[host] for host in everyone}
@@ -248,12 +250,17 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
     # A server that the user runs brings its own rules.
     database["tls"] = results["tls"] = tls and bool(members["postgresql"])
 
+    airflow_hosts = [addresses[host] for host in everyone if host in groups.get("airflow", [])]
+    entry = users_entry.plan(entries, addresses, lambda host, name: _get(hostvars[host], name), tls, single, airflow_hosts)
+
     def certificate_names(host: str) -> list[str]:
         """What a certificate of the host is valid for; the address, by which the others reach it, comes first."""
         given = _get(hostvars[host], "airflow_certificate_names") or []
         # Browsers and load balancers verify the name that users type.
-        entry = urlsplit(str(hostvars[host].get("airflow_base_url") or "")).hostname if host in members["webserver"] else None
-        own = [addresses[host], host, hostvars[host].get("ansible_host"), entry, "localhost", "127.0.0.1", "::1", *given]
+        reached = host in (entries or members["webserver"])
+        typed = urlsplit(str(hostvars[host].get("airflow_base_url") or "")).hostname if reached else None
+        own = [addresses[host], host, hostvars[host].get("ansible_host"), typed, "localhost", "127.0.0.1", "::1", *given]
+        own += entry["names"].get(host, [])
         # Clients verify the name that they connect to, which may be one of several.
         own += [database_host] if host in members["postgresql"] else []
         own += [broker_host] if host in members["redis"] else []
@@ -292,13 +299,17 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
             ("flower", "flower", _get(own, "airflow_flower_port"), []),
             ("scheduler", "scheduler_health", SCHEDULER_HEALTH_PORT, []),
         ]
+        if entries:
+            # Without an entry users come here, from anywhere.
+            known = [*entry["clients"], *(_get(own, "airflow_webserver_clients") or [])]
+            listening.append(("webserver", "webserver", _get(own, "airflow_webserver_port"), known))
         return [
             {"name": name, "port": int(port), "clients": list(dict.fromkeys(allowed))}
             for component, name, port, allowed in listening
             if host in members[component]
         ]
 
-    return {
+    planned: dict[str, Any] = {
         "single": single,
         "tls": tls,
         "addresses": addresses,
@@ -339,6 +350,7 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
             }
             for host in members["webserver"]
         ],
+        "entry": entry,
         "certificate_names": {host: certificate_names(host) for host in everyone},
         "ports": {host: ports(host) for host in everyone},
         "listen": {
@@ -346,3 +358,7 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
             for name in SERVER_GROUPS
         },
     }
+    planned["listeners"] = {
+        host: users_entry.listeners(host, planned, int(_get(hostvars[host], "airflow_execution_api_port"))) for host in everyone
+    }
+    return planned

@@ -14,6 +14,8 @@ from typing import Any
 from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import NAME, ServerError
 
 MARK = "# Written by Ansible (windfarm.airflow); changes made here are lost."
+# Its number in the IP header.
+VRRP = 112
 FAMILY_TABLE = "inet airflow"
 LABEL = re.compile(r"^[A-Za-z][A-Za-z0-9_-]{0,23}$")
 KNOWN = re.compile(r"^# name (\S+) = (.+)$", re.M)
@@ -46,6 +48,8 @@ def check(ports: Sequence[Mapping[str, Any]], rules: Sequence[str], rollback_sec
             raise ServerError(
                 f"firewall_ports: the name '{port['name']}' is not a letter and up to 23 letters, digits, _ or -; rename it"
             )
+        if port.get("protocol", "tcp") == "vrrp" and port["port"] != VRRP:
+            raise ServerError(f"firewall_ports: {port['name']}: the number of the protocol vrrp is {VRRP}, not {port['port']}")
         if not 0 < port["port"] < 65536:
             raise ServerError(f"firewall_ports: {port['name']}: port {port['port']} is not between 1 and 65535")
         for client in port["clients"]:
@@ -111,24 +115,26 @@ def _elements(clients: Iterable[str], names: Mapping[str, list[str]], version: i
 
 def render(ports: Sequence[Mapping[str, Any]], rules: Sequence[str], names: Mapping[str, list[str]]) -> str:
     """What `nft -f` loads in one step: the table as it was is gone in the same transaction."""
-    clients: dict[int, list[str]] = {}
-    labels: dict[int, str] = {}
+    clients: dict[tuple[str, int], list[str]] = {}
+    labels: dict[tuple[str, int], str] = {}
     for port in ports:
-        clients.setdefault(port["port"], []).extend(port["clients"])
-        labels.setdefault(port["port"], re.sub("-", "_", port["name"]))
+        key = (str(port.get("protocol") or "tcp"), int(port["port"]))
+        clients.setdefault(key, []).extend(port["clients"])
+        labels.setdefault(key, re.sub("-", "_", port["name"]))
     sets: list[str] = []
     lines = [*(rule.strip() for rule in rules), 'iif "lo" accept']
-    for number in sorted(clients):
+    for protocol, number in sorted(clients):
+        what = f"tcp dport {number}" if protocol == "tcp" else f"meta l4proto {number}"
         for version, match in ((4, "ip saddr"), (6, "ip6 saddr")):
-            elements = _elements(clients[number], names, version)
+            elements = _elements(clients[protocol, number], names, version)
             if elements:
-                label = f"{labels[number]}_{number}_ipv{version}"
+                label = f"{labels[protocol, number]}_{number}_ipv{version}"
                 sets.append(
                     f"    set {label} {{\n        type ipv{version}_addr\n        flags interval\n"
                     f"        elements = {{ {', '.join(elements)} }}\n    }}\n"
                 )
-                lines.append(f"tcp dport {number} {match} @{label} accept")
-        lines.append(f"tcp dport {number} reject with tcp reset")
+                lines.append(f"{what} {match} @{label} accept")
+        lines.append(f"{what} {'reject with tcp reset' if protocol == 'tcp' else 'drop'}")
     head = HEAD.format(
         mark=MARK,
         table=FAMILY_TABLE,

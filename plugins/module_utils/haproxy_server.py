@@ -17,6 +17,7 @@ SOCKET = "/run/haproxy-admin.sock"
 DESCRIPTION = "windfarm.airflow "
 LABEL = re.compile(r"^[A-Za-z0-9_.-]{1,128}$")
 PATH = re.compile(r"^/[A-Za-z0-9_./@:+-]+$")
+URL = re.compile(r"^https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?$")
 URI = re.compile(r"^/[!-~]*$")
 BIND = re.compile(r"^(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]]+)):(?P<port>[0-9]{1,5})$")
 
@@ -86,15 +87,23 @@ def check(listeners: Sequence[Mapping[str, Any]]) -> None:
         if listener["bind"] in binds:
             raise ServerError(f"{where}: another listener has the bind {listener['bind']}; give each its own port")
         binds.add(listener["bind"])
-        for option in ("certificate", "ca_file"):
+        for option in ("certificate", "certificate_key", "ca_file"):
             if listener[option] and not PATH.match(listener[option]):
                 raise ServerError(f"{where}: {option} '{listener[option]}' is not a plain absolute path on the host")
         if not URI.match(listener["check_path"]):
             raise ServerError(f"{where}: check_path '{listener['check_path']}' is not a path such as /api/v2/version")
         if listener["timeout"] < 1:
             raise ServerError(f"{where}: timeout {listener['timeout']} is not a number of seconds from 1")
+        if listener["certificate_key"] and not listener["certificate"]:
+            raise ServerError(
+                f"{where}: certificate_key without certificate; give both, or the certificate alone with its key in it"
+            )
+        if listener["redirect"]:
+            if not URL.match(listener["redirect"]) or listener["servers"]:
+                raise ServerError(f"{where}: redirect wants a URL without path, such as https://example.com, and no servers")
+            continue
         if not listener["servers"]:
-            raise ServerError(f"{where}: servers is empty; name at least one")
+            raise ServerError(f"{where}: servers is empty; name at least one, or give redirect")
         servers: set[str] = set()
         for server in listener["servers"]:
             label, address, verify = str(server["name"]), str(server["address"]), str(server["verify_name"] or "")
@@ -165,10 +174,13 @@ def _section(listener: Mapping[str, Any], binds: Sequence[str], addresses: Mappi
     lines = ["", f"frontend {name}"]
     lines += [f"    {_bind(address, split_bind(name, listener['bind'])[1], listener['certificate'])}" for address in binds]
     lines += [f"    timeout client {timeout}"]
+    if listener["redirect"]:
+        return [*lines, f"    http-request redirect prefix {listener['redirect']} code 308"]
     # What a client says of other hops is its own invention.
     lines += [f"    http-request del-header {header}" for header in ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host")]
-    if listener["certificate"]:
-        lines += ["    option forwardfor", "    http-request set-header X-Forwarded-Proto https"]
+    if listener["certificate"] or listener["forwarded"]:
+        scheme = "https" if listener["certificate"] else "http"
+        lines += ["    option forwardfor", f"    http-request set-header X-Forwarded-Proto {scheme}"]
     else:
         lines += ["    http-request del-header X-Forwarded-Proto"]
     lines += [f"    default_backend {name}", "", f"backend {name}"]
@@ -183,7 +195,9 @@ def _section(listener: Mapping[str, Any], binds: Sequence[str], addresses: Mappi
         # Only a whole request can be sent again.
         lines += ["    option http-buffer-request", "    http-reuse always"]
     else:
-        lines += ["    http-request disable-l7-retry unless METH_GET or { method HEAD OPTIONS }", "    http-reuse safe"]
+        lines += ["    http-request disable-l7-retry unless METH_GET or { method HEAD OPTIONS }"]
+        # A connection that was left open may be cut while the next request is on its way, which then must not be repeated.
+        lines += ["    option http-server-close", "    http-reuse never"]
     lines += [
         f"    {_server(listener, server, addresses[name, server['name']])}"
         for server in listener["servers"]

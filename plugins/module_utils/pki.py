@@ -400,9 +400,12 @@ def load_authority(ca_certificate: object, ca_key: object = None) -> Authority:
     return Authority(certificates, issuer, key)
 
 
-def check_own_certificate(certificate: object, key: object, authority: Authority, name: str) -> None:
-    """What a user brings for a host must fit together before it is sent there."""
-    where, cure = "airflow_certificate_file", "give a certificate that fits, or leave it empty, so that one is made"
+def check_own_certificate(
+    certificate: object, key: object, authority: Authority | None, name: str, variable: str = "airflow_certificate"
+) -> None:
+    """What a user brings for a host must fit together before it is sent there; without authority it is for others' browsers."""
+    where, cure = f"{variable}_file", "give a certificate that fits, or leave it empty, so that one is made"
+    by_whom = "by which other hosts reach this one" if authority else "which users type"
     try:
         first, *between = load_certificates(certificate)
     except ValueError as exc:
@@ -410,14 +413,14 @@ def check_own_certificate(certificate: object, key: object, authority: Authority
     try:
         own = load_private_key(key)
     except ValueError as exc:
-        raise ProblemError("airflow_certificate_key_file", str(exc), "give the certificate's key (PEM)") from None
+        raise ProblemError(f"{variable}_key_file", str(exc), "give the certificate's key (PEM)") from None
     problem = validity_problem(first)
     if not matches(own, first):
-        problem = "does not match the key in airflow_certificate_key_file"
+        problem = f"does not match the key in {variable}_key_file"
     elif not problem and not is_for(first, name):
         names = ", ".join(alternative_names(first)) or "no name"
-        problem = f"is not for {name}, by which other hosts reach this one, but for {names}"
-    elif not problem and not is_signed_by(first, authority.certificates, between):
+        problem = f"is not for {name}, {by_whom}, but for {names}"
+    elif not problem and authority and not is_signed_by(first, authority.certificates, between):
         problem = "is not signed by an authority in airflow_ca_certificate"
     if problem:
         raise ProblemError(where, problem, cure)

@@ -50,8 +50,8 @@ READING = (
     airflow_dags.DagsError,
 )
 # Shown where they are installed; a problem only where they are enabled and do not run.
-COMPANIONS = ("haproxy.service", "airflow-firewall.service")
-PACKAGES = ("postgresql-[0-9]*", "redis-server", "haproxy")
+COMPANIONS = ("haproxy.service", "keepalived.service", "airflow-firewall.service")
+PACKAGES = ("postgresql-[0-9]*", "redis-server", "haproxy", "keepalived")
 DPKG_LINE = "--showformat=${db:Status-Abbrev} ${Package} ${Version}\n"
 SITE = "run site.yml"
 BACKUP = "postgresql-backup"
@@ -376,8 +376,8 @@ def certificates(question: Question) -> list[dict[str, Any]]:
         if not own:
             question.problem(f"{path} holds no certificate; {SITE}")
             continue
-        # A file of several holds CAs, old and new: it is good for as long as one of them is.
-        last = max(own, key=lambda one: one["days_left"])
+        # Authorities, old and new, are good for as long as one of them is; elsewhere the others are only the chain of the first.
+        last = max(own, key=lambda one: one["days_left"]) if os.path.basename(path) == "ca.pem" else own[0]
         if last["days_left"] < 0:
             question.problem(f"{path} has expired on {last['not_after']}; {SITE}")
         elif last["days_left"] < question.warn_days:

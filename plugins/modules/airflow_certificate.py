@@ -49,6 +49,12 @@ options:
     description: Key on the controller (PEM), like O(certificate_file).
     type: str
     default: ""
+  public:
+    description:
+      - O(certificate_file) is for clients that have authorities of their own, such as browsers. It must be for the first of
+        O(names), but need not be signed by one in O(ca_certificate), which then may be empty.
+    type: bool
+    default: false
   days:
     description: For how long a certificate is made.
     type: int
@@ -141,6 +147,7 @@ def main() -> None:
             "names": {"type": "list", "elements": "str", "required": True},
             "certificate_file": {"type": "str", "default": ""},
             "key_file": {"type": "str", "default": "", "no_log": False},
+            "public": {"type": "bool", "default": False},
             "days": {"type": "int", "default": 365},
             "renew_days": {"type": "int", "default": 90},
             "issuer": {"type": "str"},
@@ -162,7 +169,9 @@ def main() -> None:
         # A minimal installation lacks it; without one, check mode can tell that everything is to be made.
         if not shutil.which("openssl") and not module.check_mode:
             packages.install("openssl")
-        host.trust(wanted["ca_certificate"])
+        # Only a public certificate does without an authority of ours.
+        if wanted["ca_certificate"].strip():
+            host.trust(wanted["ca_certificate"])
         if wanted["private_key"]:
             host.take(wanted["certificate"], wanted["private_key"])
         else:

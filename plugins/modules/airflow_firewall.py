@@ -34,9 +34,15 @@ options:
         required: true
       port:
         description:
-          - TCP port.
+          - TCP port. For another protocol, its number in the IP header.
         type: int
         required: true
+      protocol:
+        description:
+          - V(vrrp), number 112, is what hosts tell each other that share an address; from others it is dropped.
+        type: str
+        choices: [tcp, vrrp]
+        default: tcp
       clients:
         description:
           - Addresses, networks, or host names, which are resolved on the managed host at each run. Where that fails the last
@@ -319,6 +325,7 @@ def main() -> None:
                 "options": {
                     "name": {"type": "str", "required": True},
                     "port": {"type": "int", "required": True},
+                    "protocol": {"type": "str", "choices": ["tcp", "vrrp"], "default": "tcp"},
                     "clients": {"type": "list", "elements": "str", "default": []},
                 },
             },

@@ -13,13 +13,14 @@ description:
     process without losing a connection.
   - The configuration carries a hash of itself and of the certificates that it loads. The running process is asked for
     it, so a run after an interrupted one ends in the same state, and a renewed certificate is loaded.
-  - Servers are checked every two seconds. A request that meets a server that is gone goes to another one.
+  - Servers are checked. A request that meets a server that is gone goes to another one.
+  - Without any listener HAProxy is stopped, and the configuration of this module removed.
 author:
   - windfarm.airflow contributors (@windfarm)
 options:
   listeners:
     description:
-      - What to listen on, and which servers answer.
+      - What to listen on, and which servers answer. An empty list takes away what this module has made, except for the package.
     type: list
     elements: dict
     required: true
@@ -40,12 +41,29 @@ options:
           - File on the managed host with a certificate, its chain and its key. Clients then speak TLS.
         type: path
         default: ""
+      certificate_key:
+        description:
+          - File on the managed host with the key, where it is not in O(listeners[].certificate). HAProxy finds it by a link
+            beside the certificate.
+        type: path
+        default: ""
+      forwarded:
+        description:
+          - Tell the servers the client's address and protocol in C(X-Forwarded-For) and C(X-Forwarded-Proto). With
+            O(listeners[].certificate) they are told in any case. What a client sends under these names is dropped.
+        type: bool
+        default: false
+      redirect:
+        description:
+          - URL without path, such as V(https://example.com). Every request is answered with the way there; there are no servers.
+        type: str
+        default: ""
       servers:
         description:
-          - The servers that answer.
+          - The servers that answer. Not with O(listeners[].redirect).
         type: list
         elements: dict
-        required: true
+        default: []
         suboptions:
           name:
             description:
@@ -89,7 +107,8 @@ options:
       replay:
         description:
           - Which requests are sent to another server when one went away without an answer. V(safe) are those that only
-            read. V(all) is for clients that would repeat every request themselves, as Airflow's workers do.
+            read. V(all) is for clients that would repeat every request themselves, as Airflow's workers do. Connections to
+            the servers are kept open with V(all) only.
         type: str
         choices: [safe, all]
         default: safe
@@ -98,6 +117,11 @@ options:
           - How long a server or a client may be silent, in seconds.
         type: int
         default: 60
+  keep_while:
+    description:
+      - Name or pattern of a systemd unit. With an empty O(listeners), everything stays as it is while such a unit runs.
+    type: str
+    default: ""
   maxconn:
     description:
       - Most connections of clients at the same time.
@@ -146,6 +170,10 @@ restarted:
   description: Whether the process was started or restarted, not only reloaded.
   returned: always
   type: bool
+followed:
+  description: Whether M(windfarm.airflow.keepalived_server) has tied keepalived to the service.
+  returned: success
+  type: bool
 servers:
   description: State of each server, by listener. Empty in check mode.
   returned: success
@@ -163,6 +191,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.windfarm.airflow.plugins.module_utils import haproxy_server as ha
 from ansible_collections.windfarm.airflow.plugins.module_utils import host_lock
+from ansible_collections.windfarm.airflow.plugins.module_utils.keepalived_server import follower
 from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import (
     File,
     Host,
@@ -178,6 +207,7 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.server_host impor
 
 UNIT = "haproxy"
 CONF = "/etc/haproxy/haproxy.cfg"
+FOLLOWER = follower(f"{UNIT}.service")
 
 
 class Server:
@@ -213,7 +243,7 @@ class Server:
                     )
                     continue
                 result[key] = address
-            if not any(key[0] == listener["name"] for key in result):
+            if listener["servers"] and not any(key[0] == listener["name"] for key in result):
                 raise ServerError(
                     f"haproxy_listeners: {listener['name']}: this host cannot resolve any of its servers' names; "
                     "give addresses, or names that the host knows"
@@ -273,6 +303,41 @@ class Server:
 
     # Steps
 
+    def link_keys(self) -> None:
+        """HAProxy looks for the key of NAME.pem in NAME.pem.key."""
+        for listener in self.params["listeners"]:
+            link, key = f"{listener['certificate']}.key", listener["certificate_key"]
+            if not key or (os.path.islink(link) and os.readlink(link) == key):
+                continue
+            self.host.note(f"link {link} to {key}")
+            if not self.host.check:
+                if os.path.lexists(link):
+                    os.unlink(link)
+                os.symlink(key, link)
+
+    def remove(self) -> None:
+        """Nothing is listened on any more. Somebody's own HAProxy is left alone."""
+        text = read_text(CONF)
+        if text is None or not text.startswith(ha.MARK):
+            return
+        pattern = self.params["keep_while"]
+        if pattern:
+            states = ("active", "activating", "reloading", "deactivating")
+            out = self.host.must(
+                ["systemctl", "list-units", "--plain", "--no-legend", f"--state={','.join(states)}", pattern],
+                f"asking systemd for {pattern}",
+            )
+            if out.strip():
+                return
+        if self.host.runs(UNIT):
+            self.host.systemctl("stop", UNIT)
+        if self.host.unit(UNIT).get("UnitFileState") == "enabled":
+            self.host.systemctl("disable", UNIT)
+        # Last: an interrupted run finds it and goes on.
+        self.host.note(f"remove {CONF}")
+        if not self.host.check:
+            os.unlink(CONF)
+
     def validate(self, file: File) -> None:
         if self.host.check and any(not os.path.exists(path) for path in ha.files_of(self.params["listeners"])):
             return
@@ -327,6 +392,9 @@ class Server:
 
     def converge(self) -> None:
         host = self.host
+        if not self.params["listeners"]:
+            self.remove()
+            return
         file, value = self.wanted()
         if not host.installed("haproxy"):
             self.own_file()
@@ -335,6 +403,7 @@ class Server:
                 self.predict_bare(file)
                 return
         self.own_file()
+        self.link_keys()
         self.validate(file)
         text, drop_in_hash = ha.drop_in()
         host.settle_unit(UNIT, File(f"/etc/systemd/system/{UNIT}.service.d/90-ansible.conf", text, 0o644))
@@ -360,10 +429,13 @@ def main() -> None:
                     "name": {"type": "str", "required": True},
                     "bind": {"type": "str", "required": True},
                     "certificate": {"type": "path", "default": ""},
+                    "certificate_key": {"type": "path", "default": "", "no_log": False},
+                    "forwarded": {"type": "bool", "default": False},
+                    "redirect": {"type": "str", "default": ""},
                     "servers": {
                         "type": "list",
                         "elements": "dict",
-                        "required": True,
+                        "default": [],
                         "options": {
                             "name": {"type": "str", "required": True},
                             "address": {"type": "str", "required": True},
@@ -382,6 +454,7 @@ def main() -> None:
                     "timeout": {"type": "int", "default": 60},
                 },
             },
+            "keep_while": {"type": "str", "default": ""},
             "maxconn": {"type": "int", "default": 4096},
             "replace": {"type": "bool", "default": False},
             "start_timeout": {"type": "int", "default": 30},
@@ -400,6 +473,7 @@ def main() -> None:
         actions=host.actions,
         diff=host.diff,
         restarted=server.restarted,
+        followed=os.path.exists(FOLLOWER),
         servers=server.states,
     )
 

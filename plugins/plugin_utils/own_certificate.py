@@ -11,7 +11,9 @@ from ansible.errors import AnsibleError
 from ansible_collections.windfarm.airflow.plugins.module_utils.problem import ProblemError
 
 
-def own_certificate(loader: Any, certificate_file: str, key_file: str, inventory_dir: object) -> tuple[str, str]:
+def own_certificate(
+    loader: Any, certificate_file: str, key_file: str, inventory_dir: object, variable: str = "airflow_certificate"
+) -> tuple[str, str]:
     """The texts of both files; a relative path starts at the inventory's folder."""
     base = str(inventory_dir) if os.path.isabs(str(inventory_dir)) else os.getcwd()
 
@@ -28,6 +30,6 @@ def own_certificate(loader: Any, certificate_file: str, key_file: str, inventory
             raise ProblemError(variable, f"{path} cannot be read", "check its rights and the vault password") from None
 
     return (
-        read("airflow_certificate_file", certificate_file, "airflow_certificate_key_file"),
-        read("airflow_certificate_key_file", key_file, "airflow_certificate_file"),
+        read(f"{variable}_file", certificate_file, f"{variable}_key_file"),
+        read(f"{variable}_key_file", key_file, f"{variable}_file"),
     )

@@ -68,7 +68,13 @@ class Inventory:
 
     @property
     def url(self) -> str:
-        """The first webserver, as this machine reaches it."""
+        """What users type, as this machine reaches it: the entry, else the first webserver."""
+        entry = self.plan["entry"]
+        if entry["hosts"]:
+            first = entry["hosts"][0]
+            if self.get(first, "airflow_entry_name") or entry["virtual_address"]:
+                return str(entry["url"])
+            return f"{'https' if entry['tls'] else 'http'}://{self.reach(first)}:{entry['port']}"
         host = self.members["webserver"][0]
         scheme = "https" if self.plan["tls"] else "http"
         return f"{scheme}://{self.reach(host)}:{self.get(host, 'airflow_webserver_port', 8080)}"

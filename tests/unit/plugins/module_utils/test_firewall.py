@@ -35,6 +35,19 @@ def test_each_port_accepts_its_clients_and_refuses_the_rest() -> None:
     assert "add table inet airflow\ndelete table inet airflow\ntable inet airflow {" in text
 
 
+def test_a_protocol_without_ports() -> None:
+    vrrp = {**port(112, "10.0.0.2", name="vrrp"), "protocol": "vrrp"}
+    text = fw.render([port(112, "10.0.0.3", name="tcp"), vrrp], [], {})
+    assert rules(text)[1:] == [
+        "tcp dport 112 ip saddr @tcp_112_ipv4 accept",
+        "tcp dport 112 reject with tcp reset",
+        "meta l4proto 112 ip saddr @vrrp_112_ipv4 accept",
+        "meta l4proto 112 drop",
+    ]
+    with pytest.raises(ServerError, match="the number of the protocol vrrp is 112, not 113"):
+        fw.check([{**vrrp, "port": 113}], [], 30)
+
+
 def test_clients_within_others_are_left_out() -> None:
     text = fw.render([port(1, "10.0.0.7", "10.0.1.0/24", "10.0.0.0/24", "10.0.0.7", "10.0.0.9/24", "10.0.2.1")], [], {})
     assert "elements = { 10.0.0.0/24, 10.0.1.0/24, 10.0.2.1 }" in text

@@ -19,6 +19,9 @@ def listener(**changes: Any) -> dict[str, Any]:
         "name": "webserver",
         "bind": "127.0.0.1:8079",
         "certificate": "",
+        "certificate_key": "",
+        "forwarded": False,
+        "redirect": "",
         "servers": [server()],
         "ca_file": "/etc/ca.pem",
         "check_path": "/api/v2/version",
@@ -79,6 +82,24 @@ def test_what_clients_say_of_others_is_dropped() -> None:
     assert line(entry, "bind") == "bind 127.0.0.1:8079 ssl crt /etc/a.pem alpn h2,http/1.1"
 
 
+def test_plain_clients_may_be_told_of_too() -> None:
+    text = render(listener(forwarded=True))[0]
+    assert "option forwardfor" in text and "set-header X-Forwarded-Proto http\n" in text
+
+
+def test_a_connection_is_kept_open_only_where_every_request_may_be_repeated() -> None:
+    safe, everything = render()[0], render(listener(replay="all"))[0]
+    assert "option http-server-close" in safe and "http-reuse never" in safe
+    assert "option http-server-close" not in everything and "http-reuse always" in everything
+
+
+def test_a_redirect_has_no_servers() -> None:
+    ha.check([listener(redirect="https://[fd00::9]:8443", servers=[])])
+    text = render(listener(redirect="https://flows.test", servers=[]))[0]
+    assert "    http-request redirect prefix https://flows.test code 308\n" in text
+    assert "backend" not in text.split("frontend webserver")[1]
+
+
 def test_the_hash_knows_the_certificates() -> None:
     text, value = render()
     assert f"    description windfarm.airflow {value}\n" in text
@@ -119,6 +140,10 @@ def test_the_address_in_use_is_read_back_and_stays() -> None:
         ({"check_path": "version"}, "check_path 'version' is not"),
         ({"timeout": 0}, "timeout 0"),
         ({"servers": []}, "servers is empty"),
+        ({"certificate_key": "/etc/a.key"}, "certificate_key without certificate"),
+        ({"redirect": "https://flows.test"}, "redirect wants a URL without path"),
+        ({"redirect": "https://flows.test/x", "servers": []}, "redirect wants a URL without path"),
+        ({"redirect": "https://flows.test\nacl x", "servers": []}, "redirect wants a URL without path"),
         ({"servers": [server(), server(port=81)]}, "two servers have the name 'web1'"),
         ({"servers": [server(name="a#")]}, "'a#' is not a name"),
         ({"servers": [server(address="1.2.3.4 backup")]}, "is neither an address nor a host name"),

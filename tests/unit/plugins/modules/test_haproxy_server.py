@@ -17,6 +17,9 @@ LISTENER: dict[str, Any] = {
     "name": "webserver",
     "bind": "127.0.0.1:8079",
     "certificate": "",
+    "certificate_key": "",
+    "forwarded": False,
+    "redirect": "",
     "ca_file": "",
     "check_path": "/",
     "balance": "leastconn",
@@ -91,3 +94,47 @@ def test_a_missing_certificate_is_named_unless_it_is_only_a_prediction(conf: Pat
         server(ansible)._content("/nowhere/ca.pem")
     ansible.check_mode = True
     assert server(ansible)._content("/nowhere/ca.pem") == ""
+
+
+class Systemd:
+    """What the module asks systemd, and what it does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, units: str = "") -> None:
+        self.done: list[str] = []
+        monkeypatch.setattr(Host, "must", lambda _self, _command, _meaning, **_options: units)
+        monkeypatch.setattr(Host, "runs", lambda _self, _name: True)
+        monkeypatch.setattr(Host, "unit", lambda _self, _name: {"UnitFileState": "enabled"})
+        monkeypatch.setattr(Host, "systemctl", lambda _self, verb, unit="": self.done.append(f"{verb} {unit}"))
+
+
+def nothing(**params: Any) -> module.Server:
+    return module.Server(Host(AnsibleModule()), {"listeners": [], "keep_while": "", **params})
+
+
+def test_without_listeners_only_what_is_ours_goes(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    systemd = Systemd(monkeypatch)
+    nothing().converge()
+    conf.write_text("mine\n")
+    nothing().converge()
+    assert systemd.done == [] and conf.exists()
+    conf.write_text(f"{ha.MARK}\n")
+    nothing().converge()
+    assert systemd.done == ["stop haproxy", "disable haproxy"] and not conf.exists()
+
+
+def test_it_stays_while_it_is_needed(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    systemd = Systemd(monkeypatch, "airflow-worker@default-a.service loaded deactivating stop-sigterm\n")
+    conf.write_text(f"{ha.MARK}\n")
+    nothing(keep_while="airflow-worker@*.service").converge()
+    assert systemd.done == [] and conf.exists()
+
+
+def test_the_key_is_found_beside_the_certificate(conf: Path, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "entry.pem", tmp_path / "entry.key"
+    listeners = [{**LISTENER, "servers": [], "certificate": str(certificate), "certificate_key": str(key)}]
+    host = Host(AnsibleModule())
+    link = Path(f"{certificate}.key")
+    link.write_text("an old copy")
+    for expected in (1, 1):
+        module.Server(host, {"listeners": listeners}).link_keys()
+        assert len(host.actions) == expected and link.is_symlink() and link.readlink() == key
