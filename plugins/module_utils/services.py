@@ -408,7 +408,7 @@ class Host:
         if not path or not os.path.exists(path):
             withdrawn = bool(service["instance"]) and os.path.exists(WITHDRAWN)
             if withdrawn:
-                self.notes.append(f"{service['service']} takes no tasks while {WITHDRAWN} is there, which says why; it starts by itself")
+                self.notes.append(f"{service['service']} stays stopped while {WITHDRAWN} is there, which says why")
             return withdrawn
         word = "drained" if path == DRAINED else "paused"
         self.notes.append(f"{service['service']} is {word} ({path}) and is left so")

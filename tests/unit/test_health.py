@@ -207,7 +207,8 @@ def heartbeat(name: str) -> bytes:
 def test_redis(health: Any, serve: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "ANSWER_SECONDS", 1)
     subscribed = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n"
-    port = serve(b"+OK\r\n", *[b":2\r\n", b":0\r\n", b":0\r\n", b":1\r\n"], subscribed + heartbeat("a@h") + heartbeat("b@other"), b"")
+    heartbeats = subscribed + heartbeat("a@h") + heartbeat("b@other")
+    port = serve(b"+OK\r\n", *[b":2\r\n", b":0\r\n", b":0\r\n", b":1\r\n"], heartbeats, b"")
     redis = health.Redis(f"redis://airflow:p%40ss@127.0.0.1:{port}/0")
     assert redis.waiting(["default"]) == 3
     assert redis.hear({"a@h", "c@h"}) == {"a@h"}
@@ -410,7 +411,9 @@ def test_a_drained_worker_does_not_come_back(health: Any, done: list[Any], tmp_p
     assert done == [] and run.stopped == []
 
 
-def test_two_colours_are_left_alone(health: Any, done: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+def test_two_colours_are_left_alone(
+    health: Any, done: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
     one = worker(health, tmp_path)
     monkeypatch.setattr(health, "show", lambda units: {unit: {**one.properties, "Id": unit} for unit in units})
     state = health.Run({**SETTINGS, "services": [one.service], "disk_free_mb": 0}, {}).go()
@@ -418,9 +421,7 @@ def test_two_colours_are_left_alone(health: Any, done: list[Any], monkeypatch: p
 
 
 @pytest.mark.parametrize("name", ["upgrading", "paused"])
-def test_hands_off(
-    name: str, health: Any, done: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
-) -> None:
+def test_hands_off(name: str, health: Any, done: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     one = asked(health)
     (tmp_path / name).touch()
     monkeypatch.setattr(health, "HANDS_OFF", (str(tmp_path / "upgrading"), str(tmp_path / "paused")))

@@ -589,11 +589,14 @@ class Run:
         self.ending[one.unit] = self.now
         tasks = tasks_of(processes(one.properties["ControlGroup"]))
         other = self.other(one.unit)
-        if tasks and self.settings["worker_restart"] == "overlap" and self.swap(one.service, one.unit, other):
+        if tasks and self.may_overlap() and self.swap(one.service, one.unit, other):
             systemctl("stop", "--no-block", one.unit)
             return f"{other} takes its place while it finishes {len(tasks)} running tasks"
         systemctl("restart", "--no-block", one.unit)
         return f"Restarted, after {len(tasks)} running tasks" if tasks else "Restarted; no task was running"
+
+    def may_overlap(self) -> bool:
+        return bool(self.settings["worker_restart"] == "overlap")
 
     def other(self, unit: str) -> str:
         stem, colour = unit.removesuffix(".service")[:-1], unit.removesuffix(".service")[-1]
@@ -703,10 +706,9 @@ class Run:
                 elif state in ("inactive", "failed"):
                     systemctl("start", "--no-block", unit)
                     self.stopped.remove(unit)
-                elif state == "deactivating" and self.settings["worker_restart"] == "overlap":
-                    # It still finishes its tasks.
-                    if self.swap(service, unit, self.other(unit)):
-                        self.stopped.remove(unit)
+                # It still finishes its tasks.
+                elif state == "deactivating" and self.may_overlap() and self.swap(service, unit, self.other(unit)):
+                    self.stopped.remove(unit)
 
 
 def main() -> None:
