@@ -44,9 +44,14 @@ def _health() -> Any:
 def _done(health: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> list[tuple[str, ...]]:
     """What systemd is told; all paths are the test's own."""
     calls: list[tuple[str, ...]] = []
+
+    def systemctl(*words: str) -> str:
+        calls.append(words)
+        return ""
+
     for name in ("LOCK", "WITHDRAWN", "DRAINED", "RUNNING", "UNITS"):
         monkeypatch.setattr(health, name, str(tmp_path / name.lower()))
-    monkeypatch.setattr(health, "systemctl", lambda *words: calls.append(words) or "")
+    monkeypatch.setattr(health, "systemctl", systemctl)
     return calls
 
 

@@ -18,7 +18,6 @@ import re
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 import time
 from urllib.parse import unquote, urlsplit
@@ -700,8 +699,11 @@ class Run:
             for unit in list(self.stopped):
                 state = self.state.get(unit, {}).get("ActiveState")
                 service = next((one for one in self.settings["services"] if unit in self.units(one)), None)
-                served = service is None or any(self.state[each]["ActiveState"] == "active" for each in self.units(service))
-                if served or os.path.exists(DRAINED):
+                if (
+                    service is None
+                    or os.path.exists(DRAINED)
+                    or any(self.state[each]["ActiveState"] == "active" for each in self.units(service))
+                ):
                     self.stopped.remove(unit)
                 elif state in ("inactive", "failed"):
                     systemctl("start", "--no-block", unit)
@@ -723,4 +725,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
