@@ -468,6 +468,28 @@ def check_certificate_days(inventory: Inventory) -> list[Problem]:
     return list(problems)
 
 
+# Variable, what it must be at least, whether 0 is allowed besides, and the cure.
+_HEALTH = (
+    ("airflow_health_interval", 10, True, "set it to 10 or more seconds, or to 0 for no health timer"),
+    ("airflow_health_strikes", 2, False, "set it to 2 or more: what fails once is busy"),
+    ("airflow_health_disk_free_mb", 0, True, "set it to a number of megabytes, or to 0"),
+    ("airflow_health_clock_seconds", 1, True, "set it to 1 or more seconds, or to 0 for any clock"),
+)
+
+
+def check_health(inventory: Inventory) -> list[Problem]:
+    problems: dict[Problem, None] = {}
+    for name, least, zero, cure in _HEALTH:
+        for value in inventory.values(name).values():
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                problems[Problem(name, f"is {value!r}, which is no number", cure)] = None
+            elif value < least and not (zero and value == 0):
+                problems[Problem(name, f"is {value}", cure)] = None
+    return list(problems)
+
+
 # Airflow expands these as a shell would, in everything that it reads from the environment.
 _EXPANDED = ("airflow_api_secret_key", "airflow_flower_password", "airflow_flower_user")
 
@@ -713,6 +735,7 @@ INVENTORY_RULES: tuple[Callable[[Inventory], list[Problem]], ...] = (
     check_own_certificates,
     check_entry,
     check_certificate_days,
+    check_health,
     check_cluster_wide,
     check_urls,
     check_expanded_values,

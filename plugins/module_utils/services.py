@@ -31,6 +31,8 @@ UNITS = "/etc/systemd/system"
 # Operators' and playbooks' files: while one is there, workers or the scheduler do not start, not even at boot.
 DRAINED = "/etc/airflow/drained"
 PAUSED = "/etc/airflow/paused"
+# The health timer's: while it is there, this host's disk is full or its clock is off.
+WITHDRAWN = "/run/airflow/withdrawn"
 HELD = "held.conf"
 PROBE = "/usr/local/lib/airflow/probe.py"
 MARKER = "# windfarm.airflow: "
@@ -404,7 +406,10 @@ class Host:
     def is_kept_down(self, service: Mapping[str, Any]) -> bool:
         path = service["unless"]
         if not path or not os.path.exists(path):
-            return False
+            withdrawn = bool(service["instance"]) and os.path.exists(WITHDRAWN)
+            if withdrawn:
+                self.notes.append(f"{service['service']} stays stopped while {WITHDRAWN} is there, which says why")
+            return withdrawn
         word = "drained" if path == DRAINED else "paused"
         self.notes.append(f"{service['service']} is {word} ({path}) and is left so")
         return True

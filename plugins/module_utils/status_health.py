@@ -35,7 +35,7 @@ def judge(found: Mapping[str, Any], now: float) -> dict[str, Any]:
         problems.append(f"the health of its components was last looked at {age // 60} minutes ago; see systemctl list-timers")
     components = found.get("components") or {}
     for name, one in sorted(components.items()):
-        if not one.get("healthy", True) and age <= STALE:
+        if one.get("healthy", True) is False and age <= STALE:
             strikes = f" ({one['strikes']} times in a row)" if one.get("strikes") else ""
             problems.append(
                 f"{name} is unhealthy{strikes}: {one.get('why') or 'no reason is given'}; see journalctl -u 'airflow-*'"

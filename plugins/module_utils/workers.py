@@ -70,7 +70,12 @@ def sized(found: Sequence[Mapping[str, Any]], machine: Mapping[str, Any], neighb
 def words(instance: Mapping[str, Any]) -> dict[str, str]:
     """What stands in the catalog for the parts of an instance."""
     pool = f"--autoscale {instance['autoscale']}" if instance["autoscale"] else f"-c {instance['concurrency']}"
-    return {"@INSTANCE@": instance["name"], "@QUEUES@": ",".join(instance["queues"]), "@POOL@": pool}
+    return {
+        "@INSTANCE@": instance["name"],
+        "@QUEUES@": ",".join(instance["queues"]),
+        "@POOL@": pool,
+        "@SLOTS@": str(instance["concurrency"]),
+    }
 
 
 def named(given: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:

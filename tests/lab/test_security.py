@@ -31,7 +31,10 @@ from inventory import ROOT, Inventory
 from secret_scan import HERE, hosts_of, run_on
 
 # A ratchet: what `systemd-analyze security` may say at most.
-SCORES = {"webserver": 2.0, "scheduler": 2.0, "flower": 2.0, "logs": 2.0, "triggerer": 2.5, "dag-processor": 2.5, "worker": 4.0}
+SCORES = {
+    "webserver": 2.0, "scheduler": 2.0, "flower": 2.0, "logs": 2.0, "triggerer": 2.5, "dag-processor": 2.5, "worker": 4.0,
+    "health": 2.5,
+}  # fmt: skip
 SSH = 22
 CA_FILE = "/etc/airflow/ca.pem"
 QUEUE = "hostile-idle"

@@ -3,7 +3,7 @@
 """Asks the database or the broker about one component, without starting Airflow: one SQL or one Celery ping.
 
 Runs with the release's Python and the component's environment; the question comes as JSON on standard input, the answer
-goes as JSON to standard output: {"ok": bool, "detail": str}.
+goes as JSON to standard output: {"ok": bool, "detail": str}, of kind jobs with their heartbeats.
 """
 
 import json
@@ -34,6 +34,20 @@ def job(question: dict) -> dict:
         )
         count = cursor.fetchone()[0]
     return {"ok": count > 0, "detail": f"{count} {question['job_type']} with a heartbeat in the last {HEARTBEAT_SECONDS} s"}
+
+
+def jobs(_question: dict) -> dict:
+    """Last heartbeats of this host's jobs, by type, in one call for all of them."""
+    import psycopg2
+
+    url = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("postgresql+psycopg2:", "postgresql:", 1)
+    with psycopg2.connect(url, connect_timeout=5) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT job_type, extract(epoch FROM max(latest_heartbeat))::float FROM job"
+            " WHERE state = 'running' AND hostname = %s GROUP BY job_type",
+            (os.environ["AIRFLOW_ADDRESS"],),
+        )
+        return {"ok": True, "detail": "", "jobs": dict(cursor.fetchall())}
 
 
 def celery(question: dict) -> dict:
@@ -73,7 +87,7 @@ def celery(question: dict) -> dict:
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
     try:
-        answer = {"job": job, "celery": celery}[asked["kind"]](asked)
+        answer = {"job": job, "jobs": jobs, "celery": celery}[asked["kind"]](asked)
     except Exception as error:
         answer = {"ok": False, "detail": f"{type(error).__name__}: {error}".splitlines()[0]}
     json.dump(answer, sys.stdout)

@@ -275,6 +275,17 @@ def test_the_days_of_certificates() -> None:
     )
 
 
+def test_the_health_timer() -> None:
+    assert lines(airflow_health_interval=0, airflow_health_disk_free_mb=0, airflow_health_clock_seconds=0.0) == []
+    assert lines(airflow_health_interval=10, airflow_health_strikes=2, airflow_health_clock_seconds=1.5) == []
+    found = lines(airflow_health_interval=5, airflow_health_strikes="3", airflow_health_clock_seconds=0.5)
+    assert found == [
+        "airflow_health_interval — is 5 — set it to 10 or more seconds, or to 0 for no health timer",
+        "airflow_health_strikes — is '3', which is no number — set it to 2 or more: what fails once is busy",
+        "airflow_health_clock_seconds — is 0.5 — set it to 1 or more seconds, or to 0 for any clock",
+    ]
+
+
 def test_names_of_the_brokers_other_accounts() -> None:
     assert lines(airflow_broker_user="airflow") == []
     for name in ("admin", "default"):

@@ -89,7 +89,7 @@ def test_instances_share_what_the_others_leave() -> None:
 
 def test_the_command_line() -> None:
     fixed, scaled = of(instances=[{"name": "a", "concurrency": 6, "queues": ["x", "y"]}, {"name": "b", "autoscale": "8,2"}])
-    assert workers.words(fixed) == {"@INSTANCE@": "a", "@QUEUES@": "x,y", "@POOL@": "-c 6"}
+    assert workers.words(fixed) == {"@INSTANCE@": "a", "@QUEUES@": "x,y", "@POOL@": "-c 6", "@SLOTS@": "6"}
     assert workers.words(scaled)["@POOL@"] == "--autoscale 8,2"
 
 
