@@ -181,9 +181,8 @@ def backup(one: Mapping[str, Any]) -> list[str]:
     if not one["id"]:
         return [f"none yet on {one['host']} ({one['schedule'] or 'by hand only'})"]
     kept = f"{plural(one['count'], 'backup')} kept on {one['host']}, copied to {one['copied_to'] or 'no other place'}"
-    return [
-        f"{one['id']}, {duration(one['age'])} ago, {one['bytes'] / 10**6:.1f} MB, of Fernet key {one['fernet'] or 'unknown'}; {kept}"
-    ]
+    size = f"{one['bytes'] / 10**6:.1f} MB, of Fernet key {one['fernet'] or 'unknown'}"
+    return [f"{one['id']}, {duration(one['age'])} ago, {size}; {kept}"]
 
 
 def certificate(one: Mapping[str, Any]) -> list[str]:

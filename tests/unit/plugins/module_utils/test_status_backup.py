@@ -75,8 +75,9 @@ def test_by_hand_only_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_how_it_looks() -> None:
     shown = {
-        "id": "20261122T051500Z", "bytes": 2 * 10**6, "age": 7300, "fernet": "aaaa", "count": 3, "copied_to": "k@h:/x", "host": "db1",
+        "id": "20261122T051500Z", "bytes": 2 * 10**6, "age": 7300, "fernet": "aaaa",
+        "count": 3, "copied_to": "k@h:/x", "host": "db",
     }  # fmt: skip
     (line,) = status_report.backup(shown)
-    assert line == "20261122T051500Z, 2 h ago, 2.0 MB, of Fernet key aaaa; 3 backups kept on db1, copied to k@h:/x"
+    assert line == "20261122T051500Z, 2 h ago, 2.0 MB, of Fernet key aaaa; 3 backups kept on db, copied to k@h:/x"
     assert status_report.backup({}) == []

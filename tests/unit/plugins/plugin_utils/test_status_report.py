@@ -111,6 +111,7 @@ BACKUP = {
     "time": "2026-11-22T05:15:00Z",
     "bytes": 12_300_000,
     "count": 7,
+    "fernet": "aaaa",
     "copied_to": "",
     "schedule": "daily",
 }
@@ -139,7 +140,7 @@ def test_one_screen() -> None:
     )
     (seen,) = (line for line in lines if line.startswith("   seen at"))
     (saved,) = (line for line in lines if line.startswith("   last backup"))
-    assert " ago, 12.3 MB; 7 backups kept on db1, copied to no other place" in saved
+    assert " ago, 12.3 MB, of Fernet key aaaa; 7 backups kept on db1, copied to no other place" in saved
     assert [line for line in lines if line not in (seen, saved)] == [
         "",
         "   host      component      health    version   up  tasks  memory",
@@ -168,13 +169,12 @@ def certificate(days: int = 41, path: str = "/etc/airflow/tls/ca.pem") -> dict[s
 
 
 def draining(*tasks: str) -> list[dict[str, Any]]:
-    finishing = {
+    finishing: dict[str, Any] = {
         "state": "deactivating",
         "health": "draining",
         "tasks": list(tasks),
         "queues": ["etl"],
         "slots": 4,
-        "component": "",
     }
     return [unit("airflow-worker@etl-a.service", **finishing)]
 
@@ -350,7 +350,7 @@ def hostile() -> dict[str, Any]:
     own = unit(f"{EVIL}.service", EVIL, state=EVIL, release=EVIL, health=EVIL)
     busy = worker(name=EVIL, tasks=[EVIL], queues=(EVIL,), release=f"3.3.2-{EVIL}")
     certificate = {"path": EVIL, "not_after": EVIL, "days_left": 1, "names": [EVIL], "subject": EVIL}
-    backup = {"id": EVIL, "time": EVIL, "bytes": 1, "count": 1, "copied_to": EVIL, "schedule": EVIL}
+    backup = {"id": EVIL, "time": EVIL, "bytes": 1, "count": 1, "fernet": EVIL, "copied_to": EVIL, "schedule": EVIL}
     return {
         EVIL: host([EVIL, f"airflow_worker_{EVIL}"], own, *busy, problems=[EVIL], notes=[EVIL], queues=queues, backup=backup,
                    certificates=[certificate], dags={"revision": EVIL, "shipped": EVIL}),
