@@ -32,7 +32,10 @@ def test_a_host_without_instances_has_one() -> None:
 
 def test_what_an_instance_does_not_say_the_host_says() -> None:
     io, etl = of(
-        instances=[{"name": "io", "concurrency": 32}, {"name": "etl", "queues": ["etl"], "environment": None, "memory_max": "4G"}],
+        instances=[
+            {"name": "io", "concurrency": 32},
+            {"name": "etl", "queues": ["etl"], "environment": None, "memory_max": "4G"},
+        ],
         queues=["default", "fast"],
         concurrency="4",
         environment={"A": 1},
