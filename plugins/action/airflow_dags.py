@@ -30,7 +30,8 @@ INLINE_BYTES = 128 * 1024
 class ActionModule(ActionBase):
     """See the module of the same name for the documentation."""
 
-    TRANSFERS_FILES = True
+    # It makes its own folder, and only when there is something to send.
+    TRANSFERS_FILES = False
     _supports_check_mode = True
     _supports_async = False
 

@@ -32,8 +32,8 @@ class ActionModule(ActionBase):
         catalog = self._loader.load_from_file(CATALOG)["__airflow_catalog"]
         catalog["worker"]["instances"] = workers.named(self._templar.template(variables.get("airflow_worker_instances")))
         known = {group for entry in catalog.values() for group in entry["groups"]} | {*SERVERS, "haproxy"}
-        mine = [group for group in groups if (group in known and group != "airflow") or group.startswith(SETS)]
-        status: dict[str, Any] = {"groups": mine}
+        shown = [group for group in groups if (group in known and group != "airflow") or group.startswith(SETS)]
+        status: dict[str, Any] = {"groups": shown}
         arguments = {
             "services": [
                 {"name": one["name"], "service": one["service"], "instance": one.get("instance", "")}
@@ -74,7 +74,7 @@ class ActionModule(ActionBase):
 
 
 def answer(status: dict[str, Any]) -> dict[str, Any]:
-    empty = {"host": {}, "units": [], "health": {}, "dags": {}, "queues": {}, "certificates": [], "backup": {}}
+    empty: dict[str, Any] = {"host": {}, "units": [], "health": {}, "dags": {}, "queues": {}, "certificates": [], "backup": {}}
     return {"changed": False, "status": {"notes": [], **empty, **status}}
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from ansible import constants as C
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.windfarm.airflow.plugins.module_utils import controller_file
-from ansible_collections.windfarm.airflow.plugins.plugin_utils import status_report
+from ansible_collections.windfarm.airflow.plugins.module_utils import cluster, controller_file
+from ansible_collections.windfarm.airflow.plugins.plugin_utils import status_page, status_report
 
 
 class ActionModule(ActionBase):
@@ -26,16 +27,21 @@ class ActionModule(ActionBase):
                 "register": {"type": "str", "default": "__airflow_status"},
                 "format": {"type": "str", "choices": ["text", "json"], "default": "text"},
                 "file": {"type": "path"},
+                "html": {"type": "path"},
                 "strict": {"type": "bool", "default": False},
             }
         )
         variables = task_vars or {}
-        report = status_report.collect(
-            {host: variables["hostvars"][host].get(arguments["register"]) for host in variables["ansible_play_hosts_all"]}
-        )
-        document = json.dumps(report, sort_keys=True)
+        asked = set(variables["ansible_play_hosts_all"])
+        # A play's pattern gives them in another order than the inventory.
+        hosts = [host for host in variables["groups"].get("all", []) if host in asked]
+        answers = {host: variables["hostvars"][host].get(arguments["register"]) for host in hosts}
+        report = status_report.collect(answers, _workers(variables))
+        document = json.dumps(report)
         if arguments["file"]:
-            _write(arguments["file"], f"{document}\n")
+            _write("airflow_status_file", arguments["file"], f"{document}\n")
+        if arguments["html"]:
+            _write("airflow_status_html", arguments["html"], status_page.page(report))
         if arguments["format"] == "json":
             self._display.display(document)
         else:
@@ -48,11 +54,20 @@ class ActionModule(ActionBase):
         return {"changed": False, **report}
 
 
-def _write(path: str, text: str) -> None:
+def _workers(variables: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the inventory says that each worker host serves; None where it cannot be read, which preflight tells better."""
+    try:
+        planned: dict[str, Any] = cluster.plan(variables["hostvars"], variables["groups"])["workers"]
+    except (AnsibleError, KeyError, TypeError, ValueError):
+        return None
+    return planned
+
+
+def _write(name: str, path: str, text: str) -> None:
     path = os.path.abspath(os.path.expanduser(path))
     try:
         with controller_file.locked(os.path.dirname(path)):
             controller_file.write(path, text.encode(), 0o644)
     except OSError as error:
         cure = "name a file in a folder of yours"
-        raise AnsibleActionFail(f"airflow_status_file: {path} cannot be written: {error.strerror}; {cure}") from error
+        raise AnsibleActionFail(f"{name}: {path} cannot be written: {error.strerror}; {cure}") from error

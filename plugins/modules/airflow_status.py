@@ -184,13 +184,13 @@ status:
           description: What it has found of the clock.
           type: dict
     dags:
-      description: C(revision) of the shipped DAG files that this host reads, and when they were C(shipped); empty where it reads none.
+      description: C(revision) of the DAG files that this host reads, and when they were C(shipped); empty where it reads none.
       type: dict
       sample: {revision: 3f2a90bb1c44de07, shipped: "2026-11-22T01:59:39Z"}
     queues:
       description:
-        - On a host with a scheduler, what the metadata database and the broker know, as M(windfarm.airflow.airflow_queues) returns it in
-          C(queues), C(taken), C(running) and C(broker_problem). Elsewhere empty.
+        - On a host with a scheduler, what the metadata database and the broker know, as M(windfarm.airflow.airflow_queues)
+          returns it in C(queues), C(taken), C(running) and C(broker_problem). Elsewhere empty.
       type: dict
     certificates:
       description: Each certificate in the files.

@@ -13,7 +13,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.utils.display import Display
 from ansible_collections.windfarm.airflow.plugins.action import airflow_status, airflow_status_report
 
-GROUPS = ["airflow", "airflow_worker", "mine", "redis"]
+GROUPS = ["airflow", "airflow_worker", "airflow_worker_gpu", "mine", "redis"]
 Answer = Callable[..., "dict[str, Any]"]
 
 
@@ -36,9 +36,15 @@ def test_the_groups_say_what_is_expected(read: Any) -> None:
 
     result = read(answer)
     assert given["servers"] == ["redis"]
+    assert given["dags_folder"] == "/srv/airflow/dags"
     assert {"name": "worker", "service": "airflow-worker@default", "instance": "default"} in given["services"]
     assert {one["service"] for one in given["services"]} == {"airflow-worker@default", "airflow-logs"}
-    assert result["status"] == {"reachable": True, "groups": ["airflow_worker", "redis"], "problems": [], "notes": []}
+    assert result["status"] == {
+        "reachable": True,
+        "groups": ["airflow_worker", "airflow_worker_gpu", "redis"],
+        "problems": [],
+        "notes": [],
+    }
 
 
 def test_each_worker_instance_is_expected(folder: pathlib.Path, controller: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +119,26 @@ def test_json_is_one_line(report: Any) -> None:
     _result, (line,) = report(ILL, format="json")
     assert "\n" not in line and line.startswith("{")
     assert json.loads(line)["hosts"]["worker1"] == ILL
+
+
+def test_hosts_are_in_the_order_of_the_inventory(folder: pathlib.Path, controller: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Display, "display", lambda *_args, **_options: None)
+    found = controller([str(folder / "hosts.yml")])
+    asked = ["worker2", "worker1", "control1", "db1"]
+    result = found.run(airflow_status_report.ActionModule, {"format": "json"}, ansible_play_hosts_all=asked)
+    assert list(result["hosts"]) == ["db1", "control1", "worker1", "worker2"]
+    # Outside of --limit: not asked, not told.
+    result = found.run(airflow_status_report.ActionModule, {"format": "json"}, ansible_play_hosts_all=["worker2"])
+    assert list(result["hosts"]) == ["worker2"]
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_the_page_is_written(report: Any, tmp_path: pathlib.Path, check_mode: bool) -> None:
+    path = tmp_path / "status.html"
+    report(ILL, check_mode, html=str(path))
+    assert path.read_text().startswith("<!DOCTYPE html>") and "airflow-logs.service is failed" in path.read_text()
+    with pytest.raises(AnsibleError, match=r"airflow_status_html: .*/none/status\.html cannot be written: No such file"):
+        report(WELL, html=str(tmp_path / "none" / "status.html"))
 
 
 @pytest.mark.parametrize("check_mode", [False, True])

@@ -191,7 +191,7 @@ def test_the_users_own_certificate_need_not_be_by_the_clusters_authority() -> No
     own = pki.new_key()
     certificate = authority.sign(pki.public_pem(pki.load_private_key(own).public_key()), ["flows.test"], 30)
     hosts = {host: {**known, "airflow_entry_name": "flows.test"} for host, known in HOSTS.items()}
-    inventory = Inventory(hosts, GROUPS, COLLECTION, {}, {}, {"control1": (certificate, own)})
+    inventory = Inventory(hosts, GROUPS, COLLECTION, {}, entry_certificates={"control1": (certificate, own)})
     assert check_entry(inventory) == []
     (other,) = check_entry(inventory._replace(entry_certificates={"control1": (certificate, pki.new_key())}))
     assert str(other).startswith("airflow_entry_certificate_file of host control1 — does not match the key in airflow_entry_")
