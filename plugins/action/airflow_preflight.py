@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.plugins.action import ActionBase
-from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_preflight, airflow_secrets
+from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_preflight, airflow_secrets, cluster, worker_hosts
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_preflight import Inventory, Problem
 from ansible_collections.windfarm.airflow.plugins.module_utils.problem import ProblemError
 from ansible_collections.windfarm.airflow.plugins.plugin_utils.own_certificate import own_certificate
@@ -26,21 +26,28 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         _validation, arguments = self.validate_argument_spec(
             {
-                "check": {"type": "str", "choices": ["inventory", "hosts"], "required": True},
+                "check": {"type": "str", "choices": ["inventory", "hosts", "drain", "removal"], "required": True},
                 "facts": {"type": "str", "default": "__airflow_preflight_facts"},
+                "worker": {"type": "raw", "default": ""},
+                "lost": {"type": "bool", "default": False},
             }
         )
         variables = task_vars or {}
         hostvars = variables["hostvars"]
         problems: list[Problem] = []
+        if arguments["check"] in ("drain", "removal"):
+            return self._refuse(self._leaving(arguments, variables), {})
         secrets_file = self._secrets_file(hostvars, problems) if arguments["check"] == "inventory" else ""
         inventory = self._inventory(variables, secrets_file, problems)
         if arguments["check"] == "inventory":
             problems += airflow_preflight.inventory_problems(inventory)
         else:
             problems += self._hosts(inventory, variables, arguments["facts"])
+        return self._refuse(problems, {"secrets_file": secrets_file})
+
+    def _refuse(self, problems: list[Problem], result: dict[str, Any]) -> dict[str, Any]:
         if not problems:
-            return {"changed": False, "secrets_file": secrets_file}
+            return {"changed": False, **result}
         # Not in the result: most callbacks would print it again, as one long line.
         title, *lines = airflow_preflight.report(problems)
         self._display.display("\n".join([f"{title}:", *lines]), color=C.COLOR_ERROR)
@@ -136,4 +143,44 @@ class ActionModule(ActionBase):
                 f"A rotation of {unfinished} is unfinished, which every run respects. To finish it, run "
                 f"playbooks/rotate_secrets.yml with -e rotate={unfinished}"
             )
-        return airflow_preflight.absent_problems(inventory, absent) + airflow_preflight.host_problems(inventory, facts) + lost
+        return (
+            airflow_preflight.absent_problems(inventory, absent)
+            + airflow_preflight.host_problems(inventory, facts)
+            + lost
+            + self._workers(facts, variables)
+        )
+
+    def _workers(self, facts: dict[str, Any], variables: dict[str, Any]) -> list[Problem]:
+        """What hosts say of their workers."""
+        drained = worker_hosts.drained_hosts(facts)
+        if drained and not variables.get("undo"):
+            self._display.warning(
+                f"Drained, so they take no tasks: {', '.join(drained)}. To let them work again: playbooks/drain.yml "
+                f"-e worker={','.join(drained)} -e undo=true"
+            )
+        readmitted = worker_hosts.names(variables.get(worker_hosts.READMIT))
+        leaving = worker_hosts.names(variables.get("worker")) if variables.get("__airflow_removal") else []
+        workers = variables["groups"].get(worker_hosts.WORKERS, [])
+        problems = worker_hosts.removed_problems(workers, facts, readmitted, leaving)
+        if any(worker_hosts.working(facts[host]) for host in facts if host not in workers):
+            problems += worker_hosts.shut_out_problems(cluster.plan(variables["hostvars"], variables["groups"]), facts)
+        return problems
+
+    def _leaving(self, arguments: dict[str, Any], variables: dict[str, Any]) -> list[Problem]:
+        """Whether the hosts that are named may be drained or removed."""
+        removal = arguments["check"] == "removal"
+        groups = variables["groups"]
+        problems = worker_hosts.name_problems(arguments["worker"], groups, "remove_worker.yml" if removal else "drain.yml")
+        if problems:
+            return problems
+        wanted = worker_hosts.names(arguments["worker"])
+        present = [host for host in variables["ansible_play_hosts"] if variables["hostvars"][host].get("ansible_facts")]
+        if not removal:
+            return [
+                Problem(f"host {host}", "does not answer, or is left out by --limit", "bring it back; a host that is away takes no tasks")
+                for host in wanted
+                if host not in present
+            ]
+        members = {name: groups.get(group, []) for name, group in {**cluster.COMPONENT_GROUPS, **cluster.SERVER_GROUPS}.items()}
+        facts = {host: variables["hostvars"][host]["ansible_facts"] for host in present}
+        return worker_hosts.removal_problems(wanted, arguments["lost"], members, facts)
