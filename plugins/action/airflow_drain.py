@@ -1,6 +1,6 @@
 # Copyright (c) 2026 windfarm.airflow contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Drains a host and waits here, where the wait ends with the playbook: a module that was left behind would do what nobody expects."""
+"""Drains a host and waits here, where waiting ends with the playbook: a module left behind would do what nobody expects."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ansible.plugins.action import ActionBase
 
 # Of more tasks than that, the number says enough.
 SHOWN = 10
+GRACE = 30
 
 
 class ActionModule(ActionBase):
@@ -57,7 +58,7 @@ class ActionModule(ActionBase):
         if not tasks:
             return
         more = f" and {len(tasks) - SHOWN} more" if len(tasks) > SHOWN else ""
-        until = "" if left is None else f" (waited for {left:.0f} s more)"
+        until = "" if left is None else f", waited for up to {left:.0f} s"
         count = f"{len(tasks)} running task{'' if len(tasks) == 1 else 's'}"
         host = self._vars["inventory_hostname"]
         self._display.display(f"{host}: {count}{until}: {', '.join(tasks[:SHOWN])}{more}", color=C.COLOR_HIGHLIGHT)
@@ -70,30 +71,33 @@ class ActionModule(ActionBase):
             if seen["tasks"] != shown:
                 shown = seen["tasks"]
                 self._say(seen, max(0, deadline - time.monotonic()))
-            if time.monotonic() >= deadline:
+            # A worker whose last task has ended takes some seconds to end itself.
+            if time.monotonic() >= deadline + (0 if seen["tasks"] else GRACE):
                 return self._out_of_time(first, seen)
             waited = time.monotonic() - start
-            time.sleep(max(0.2, min(10, waited / 10 + 1, deadline - time.monotonic())))
+            time.sleep(max(0.5, min(10, waited / 10 + 1, deadline - time.monotonic())))
             seen = self._ask("look")
             if seen.get("failed"):
                 return seen
-        return {**seen, **{key: first[key] for key in ("changed", "actions", "diff")}, "waited": round(time.monotonic() - start, 1)}
+        done = {key: first[key] for key in ("changed", "actions", "diff")}
+        return {**seen, **done, "waited": round(time.monotonic() - start, 1)}
 
     def _out_of_time(self, first: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
         seconds = self._arguments["timeout"]
-        running = f"{len(seen['tasks'])} task{'' if len(seen['tasks']) == 1 else 's'} ({', '.join(seen['tasks'][:SHOWN]) or 'none named'})"
+        host, tasks = self._vars["inventory_hostname"], seen["tasks"]
+        running = f"{len(tasks)} task{'' if len(tasks) == 1 else 's'} ({', '.join(tasks[:SHOWN]) or 'none named'})"
         if self._arguments["on_timeout"] == "kill":
             killed = self._ask("kill")
-            actions = [*first["actions"], *killed.get("actions", [])]
             if not killed.get("failed"):
                 self._display.warning(
-                    f"{self._vars['inventory_hostname']}: killed after airflow_drain_timeout ({seconds} s): {running}. The scheduler "
-                    "notices within 310 s, and gives each another try if it has one left"
+                    f"{host}: killed after airflow_drain_timeout ({seconds} s): {running}. The scheduler notices within 310 s, "
+                    "and gives each another try if it has one left"
                 )
-            return {**killed, "changed": True, "actions": actions, "waited": float(seconds)}
+            done = [*first["actions"], *killed.get("actions", [])]
+            return {**killed, "changed": True, "actions": done, "waited": float(seconds)}
         what = "stays drained, as it was before this run"
         actions: list[str] = []
-        # Whoever had it drained before goes on wanting that.
+        # Who had it drained before still wants that.
         if first["actions"]:
             back = self._put_back()
             actions = back.get("actions", [])
@@ -102,9 +106,9 @@ class ActionModule(ActionBase):
             "failed": True,
             "changed": bool(first["actions"] or actions),
             "actions": [*first["actions"], *actions],
-            "tasks": seen["tasks"],
-            "msg": f"host {self._vars['inventory_hostname']} — still runs {running} after airflow_drain_timeout ({seconds} s); nothing was "
-            f"killed, the host {what} — run again when they have ended, raise airflow_drain_timeout, or end them with "
+            "tasks": tasks,
+            "msg": f"host {host} — still runs {running} after airflow_drain_timeout ({seconds} s); nothing was killed, the host "
+            f"{what} — run again when they have ended, raise airflow_drain_timeout, or end them with "
             "-e airflow_drain_on_timeout=kill",
         }
 
@@ -128,4 +132,5 @@ class ActionModule(ActionBase):
             task_vars=self._vars,
         )
         actions = [*first["actions"], *started.get("actions", [])]
-        return {**started, "changed": bool(actions), "actions": actions, "drained": False}
+        diff = {"before": "", "after": "".join(f"{action}\n" for action in actions)}
+        return {**started, "changed": bool(actions), "actions": actions, "diff": diff, "drained": False}

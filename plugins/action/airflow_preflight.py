@@ -29,20 +29,22 @@ class ActionModule(ActionBase):
                 "check": {"type": "str", "choices": ["inventory", "hosts", "drain", "removal"], "required": True},
                 "facts": {"type": "str", "default": "__airflow_preflight_facts"},
                 "worker": {"type": "raw", "default": ""},
-                "lost": {"type": "bool", "default": False},
+                "leaving": {"type": "list", "elements": "str", "default": []},
+                "lost": {"type": "list", "elements": "str", "default": []},
+                "readmitted": {"type": "raw", "default": ""},
             }
         )
         variables = task_vars or {}
         hostvars = variables["hostvars"]
         problems: list[Problem] = []
         if arguments["check"] in ("drain", "removal"):
-            return self._refuse(self._leaving(arguments, variables), {})
+            return self._leaving(arguments, variables)
         secrets_file = self._secrets_file(hostvars, problems) if arguments["check"] == "inventory" else ""
         inventory = self._inventory(variables, secrets_file, problems)
         if arguments["check"] == "inventory":
             problems += airflow_preflight.inventory_problems(inventory)
         else:
-            problems += self._hosts(inventory, variables, arguments["facts"])
+            problems += self._hosts(inventory, variables, arguments)
         return self._refuse(problems, {"secrets_file": secrets_file})
 
     def _refuse(self, problems: list[Problem], result: dict[str, Any]) -> dict[str, Any]:
@@ -123,16 +125,18 @@ class ActionModule(ActionBase):
         templar = self._templar.copy_with_new_env(available_variables={**variables, **found})
         return {name: templar.template(found[name]) for name in (*airflow_secrets.SECRETS, *extra) if name in found}
 
-    def _hosts(self, inventory: Inventory, variables: dict[str, Any], registered: str) -> list[Problem]:
+    def _hosts(self, inventory: Inventory, variables: dict[str, Any], arguments: dict[str, Any]) -> list[Problem]:
         present = set(variables["ansible_play_hosts"])
         facts: dict[str, Any] = {}
         absent: dict[str, str] = {}
         for host in variables["ansible_play_hosts_all"]:
             known = variables["hostvars"][host]
+            answer = known.get(arguments["facts"]) or {}
+            if answer.get("unreachable") and host in arguments["lost"]:
+                continue
             if host in present:
                 facts[host] = known.get("ansible_facts") or {}
             else:
-                answer = known.get(registered) or {}
                 absent[host] = "unreachable" if answer.get("unreachable") else "failed"
         lost, told = airflow_preflight.key_problems(inventory, facts)
         for item in told:
@@ -147,10 +151,11 @@ class ActionModule(ActionBase):
             airflow_preflight.absent_problems(inventory, absent)
             + airflow_preflight.host_problems(inventory, facts)
             + lost
-            + self._workers(facts, variables)
+            + self._workers(facts, variables, arguments)
+            + self._admission(facts, variables)
         )
 
-    def _workers(self, facts: dict[str, Any], variables: dict[str, Any]) -> list[Problem]:
+    def _workers(self, facts: dict[str, Any], variables: dict[str, Any], arguments: dict[str, Any]) -> list[Problem]:
         """What hosts say of their workers."""
         drained = worker_hosts.drained_hosts(facts)
         if drained and not variables.get("undo"):
@@ -158,29 +163,45 @@ class ActionModule(ActionBase):
                 f"Drained, so they take no tasks: {', '.join(drained)}. To let them work again: playbooks/drain.yml "
                 f"-e worker={','.join(drained)} -e undo=true"
             )
-        readmitted = worker_hosts.names(variables.get(worker_hosts.READMIT))
-        leaving = worker_hosts.names(variables.get("worker")) if variables.get("__airflow_removal") else []
         workers = variables["groups"].get(worker_hosts.WORKERS, [])
-        problems = worker_hosts.removed_problems(workers, facts, readmitted, leaving)
+        wanted = [*worker_hosts.names(arguments["readmitted"]), *arguments["leaving"]]
+        problems = worker_hosts.removed_problems(workers, facts, wanted)
         if any(worker_hosts.working(facts[host]) for host in facts if host not in workers):
             problems += worker_hosts.shut_out_problems(cluster.plan(variables["hostvars"], variables["groups"]), facts)
         return problems
 
-    def _leaving(self, arguments: dict[str, Any], variables: dict[str, Any]) -> list[Problem]:
+    @staticmethod
+    def _admission(facts: dict[str, Any], variables: dict[str, Any]) -> list[Problem]:
+        """New workers that servers outside of this run do not admit yet."""
+        asked = {host: variables["hostvars"][host].get("__airflow_admission") or {} for host in facts}
+        refused = {host: answer.get("refused") or {} for host, answer in asked.items()}
+        everyone, groups = variables["ansible_play_hosts_all"], variables["groups"]
+        servers = {kind: [host for host in groups.get(kind, []) if host not in everyone] for kind in cluster.SERVER_GROUPS}
+        limit = str(variables.get("ansible_limit") or ",".join(everyone))
+        return worker_hosts.admission_problems(refused, servers, limit)
+
+    def _leaving(self, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """Whether the hosts that are named may be drained or removed."""
         removal = arguments["check"] == "removal"
-        groups = variables["groups"]
+        groups, hostvars = variables["groups"], variables["hostvars"]
         problems = worker_hosts.name_problems(arguments["worker"], groups, "remove_worker.yml" if removal else "drain.yml")
         if problems:
-            return problems
+            return self._refuse(problems, {})
         wanted = worker_hosts.names(arguments["worker"])
-        present = [host for host in variables["ansible_play_hosts"] if variables["hostvars"][host].get("ansible_facts")]
+        known = {host: hostvars[host].get("ansible_facts") for host in variables["ansible_play_hosts"]}
+        facts = {host: found for host, found in known.items() if found}
         if not removal:
-            return [
-                Problem(f"host {host}", "does not answer, or is left out by --limit", "bring it back; a host that is away takes no tasks")
-                for host in wanted
-                if host not in present
-            ]
-        members = {name: groups.get(group, []) for name, group in {**cluster.COMPONENT_GROUPS, **cluster.SERVER_GROUPS}.items()}
-        facts = {host: variables["hostvars"][host]["ansible_facts"] for host in present}
-        return worker_hosts.removal_problems(wanted, arguments["lost"], members, facts)
+            what, cure = "does not answer, or is left out by --limit", "bring it back; a host that is away takes no tasks"
+            return self._refuse([Problem(f"host {host}", what, cure) for host in wanted if host not in facts], {})
+        plan = cluster.plan(hostvars, groups)
+        everyone = variables["ansible_play_hosts_all"]
+        kinds = ("postgresql", "redis", "scheduler", "webserver")
+        outside = list(dict.fromkeys(host for kind in kinds for host in plan["members"][kind] if host not in everyone))
+        if outside:
+            what = f"leaves out {airflow_preflight.listed(outside)}, which a removal concerns too"
+            return self._refuse([Problem("--limit", what, "run it without --limit")], {})
+        problems = worker_hosts.removal_problems(wanted, arguments["lost"], plan["members"], facts)
+        workers = worker_hosts.workers_of(plan, hostvars, cluster.setting({}, "airflow_worker_queues"))
+        # Whoever stays but is drained or away takes no task of theirs.
+        able = [host for host in workers if host in wanted or (host in facts and not worker_hosts.is_drained(facts[host]))]
+        return self._refuse(problems, {"workers": {host: workers[host] for host in able}})

@@ -20,7 +20,8 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.host_files import
 SERVING = ("active", "activating", "reloading")
 _LOG = re.compile(r"/dag_id=([^/]+)/run_id=([^/]+)/task_id=([^/]+)/(?:map_index=(\d+)/)?attempt=(\d+)\.log$")
 TEXT = """\
-Drained by playbooks/drain.yml or remove_worker.yml on {date}: the workers of this host take no tasks and do not start, not even at boot.
+Drained by a playbook, drain.yml or remove_worker.yml, on {date}.
+While this file is there, the workers of this host take no tasks and do not start, not even at boot.
 To let them work again: playbooks/drain.yml -e worker=THIS_HOST -e undo=true
 """
 
@@ -97,7 +98,10 @@ def busy(seen: dict[str, Any]) -> list[str]:
 
 def drain(check: bool) -> list[str]:
     """No new tasks from here on; what was done. The running ones finish, for as long as they take."""
-    actions = []
+    actions: list[str] = []
+    # Bare, or cleaned by a removal that goes on.
+    if not os.path.isdir(os.path.dirname(services.DRAINED)):
+        return actions
     if not os.path.exists(services.DRAINED):
         actions.append(f"write {services.DRAINED}")
         if not check:
@@ -122,7 +126,8 @@ def kill(check: bool) -> list[str]:
     deadline = time.monotonic() + 30
     while actions and not check and busy(look()):
         if time.monotonic() > deadline:
-            raise services.ServicesError(f"{', '.join(busy(look()))} did not end by SIGKILL; see journalctl -u 'airflow-worker@*'")
+            left = ", ".join(busy(look()))
+            raise services.ServicesError(f"{left} did not end by SIGKILL; see journalctl -u 'airflow-worker@*'")
         time.sleep(0.2)
     failed = [] if check else [unit for unit, state in look()["units"].items() if state == "failed"]
     if failed:

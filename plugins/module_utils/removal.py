@@ -42,6 +42,8 @@ OURS = (
     HOMES,
 )
 SETTINGS = "/etc/airflow"
+# What is left of folders that only we have put something into.
+EMPTY = ("/etc/needrestart/conf.d", "/etc/needrestart", "/etc/systemd/system/nftables.service.d")
 
 
 class RemovalError(Exception):
@@ -68,17 +70,17 @@ def read_fact() -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def mark(hosts: Sequence[str], when: str, check: bool) -> list[str]:
+def mark(hosts: Sequence[str], when: str, check: bool) -> tuple[list[str], dict[str, str]]:
     """Remember that these hosts were removed, until a run of site.yml writes the file anew, which it does only when none of them
     is in the inventory any more, or is meant to come back."""
     fact = read_fact()
     known: Mapping[str, str] = fact.get("removed") or {}
     new = [host for host in hosts if host not in known]
+    removed = {**known, **dict.fromkeys(new, when)}
     if new and not check:
         ensure_directory({"path": os.path.dirname(FACT), "keep": True, "mode": "0755"}, False)
-        fact["removed"] = {**known, **dict.fromkeys(new, when)}
-        write(FACT, json.dumps(fact, sort_keys=True), {"mode": "0644"})
-    return [f"note that {host} was removed" for host in new]
+        write(FACT, json.dumps({**fact, "removed": removed}, sort_keys=True), {"mode": "0644"})
+    return [f"note that {host} was removed" for host in new], removed
 
 
 # The host -------------------------------------------------------------------
@@ -171,7 +173,7 @@ class Cleaning:
             self.remove(os.path.join(root, name))
         if os.path.isdir(self.plugins) and os.listdir(self.plugins):
             self.notes.append(f"{self.plugins} holds files that this collection has not put there, and stays")
-        for path in (self.plugins, self.dags, os.path.dirname(self.plugins), os.path.dirname(self.dags), root):
+        for path in (self.plugins, self.dags, os.path.dirname(self.plugins), os.path.dirname(self.dags), root, *EMPTY):
             self.remove_empty(path)
 
     def remove_empty(self, path: str) -> None:

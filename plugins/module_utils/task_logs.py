@@ -3,8 +3,8 @@
 """Task logs of a host that leaves, packed there and put where webservers read them. Runs on the hosts.
 
 A webserver looks for the log of an ended task in its own log folder first, and asks the task's host only when nothing is there.
-A deferred task may go on in another worker, and of its log Airflow then shows the last host's part alone: a part of such a log that lay
-in the webserver's folder would hide that last one. So it is kept beside, under a name that Airflow does not look for.
+A deferred task may go on in another worker, and of its log Airflow then shows the last host's part alone: a part of such a log
+that lay in the webserver's folder would hide that last one. So it is kept beside, under a name that Airflow does not look for.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import Any
 
 # An attempt that ended on that host is shown from there. One that has not ended may go on, and end, on another.
 ELSEWHERE = """
@@ -24,6 +25,7 @@ SELECT number FROM found GROUP BY number HAVING NOT bool_or(
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
+    result: dict[str, Any] = {}
     try:
         import psycopg2
 

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 windfarm.airflow contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Which hosts may be drained or removed, and what hosts say of their workers: judged on the controller, before anything is changed.
+"""Which hosts may be drained or removed, and what hosts say of their workers: judged before anything is changed.
 
 A host says it by two local facts: `windfarm_airflow_worker` is a program that looks, `windfarm_airflow` a file that also
 remembers which hosts were removed.
@@ -72,18 +72,17 @@ def removed_hosts(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return found
 
 
-def removed_problems(
-    workers: Sequence[str], facts: Mapping[str, Mapping[str, Any]], readmitted: Sequence[str], leaving: Sequence[str] = ()
-) -> list[Problem]:
-    """Removed hosts that the inventory still has: nobody should get them back by accident."""
+def removed_problems(workers: Sequence[str], facts: Mapping[str, Mapping[str, Any]], wanted: Sequence[str]) -> list[Problem]:
+    """Removed hosts that the inventory still has: nobody should get them back by accident. `wanted` are meant."""
     return [
         Problem(
             f"host {host}",
-            f"was removed by playbooks/remove_worker.yml ({when}), or half removed, and is still in {WORKERS}",
-            f"take it out of the inventory; or finish with remove_worker.yml -e worker={host}; or have it back with -e {READMIT}={host}",
+            f"was removed, or half removed, by playbooks/remove_worker.yml ({when}), and is still in {WORKERS}",
+            f"take it out of the inventory; to finish, run remove_worker.yml -e worker={host} again; to have it back, add "
+            f"-e {READMIT}={host}",
         )
         for host, when in removed_hosts(facts).items()
-        if host in workers and host not in readmitted and host not in leaving
+        if host in workers and host not in wanted
     ]
 
 
@@ -101,10 +100,26 @@ def shut_out_problems(plan: Mapping[str, Any], facts: Mapping[str, Mapping[str, 
         problems.append(
             Problem(
                 f"host {host}",
-                f"still runs {', '.join(units)}, but is no member of {WORKERS} any more, so its tasks would be cut off from Redis",
-                f"put it back into {WORKERS} and run playbooks/remove_worker.yml -e worker={host}, or drain.yml until its tasks have ended",
+                f"still runs {', '.join(units)}, but has left {WORKERS}, so its tasks would be cut off from Redis and results",
+                f"put it back and run playbooks/remove_worker.yml -e worker={host}, or drain.yml and then this again",
             )
         )
+    return problems
+
+
+def admission_problems(
+    refused: Mapping[str, Mapping[str, str]], servers: Mapping[str, Sequence[str]], limit: str
+) -> list[Problem]:
+    """Hosts whom a server does not admit, by what it said; `servers` are those that `limit` leaves out."""
+    problems = []
+    for host, kinds in refused.items():
+        if not kinds:
+            continue
+        missing = list(dict.fromkeys(server for kind in kinds for server in servers.get(kind, [])))
+        names = {"postgresql": "PostgreSQL", "redis": "Redis"}
+        said = "; ".join(f"{names[kind]}: {why}" for kind, why in kinds.items())
+        what = f"is not admitted yet by {_few(missing)} ({said}), which --limit leaves out"
+        problems.append(Problem(f"host {host}", what, f"run again with --limit '{','.join([limit, *missing])}'"))
     return problems
 
 
@@ -136,7 +151,7 @@ def name_problems(given: Any, groups: Mapping[str, Sequence[str]], playbook: str
 
 def removal_problems(
     leaving: Sequence[str],
-    lost: bool,
+    lost: Sequence[str],
     members: Mapping[str, Sequence[str]],
     facts: Mapping[str, Mapping[str, Any]],
 ) -> list[Problem]:
@@ -158,17 +173,18 @@ def removal_problems(
             else:
                 cure = f"put another host into {group} and run playbooks/site.yml, then take this one out, then remove it"
                 problems.append(Problem(f"host {host}", f"runs the last {kind} of the cluster (group {group})", cure))
-        if lost and host in facts:
+        if host in lost and host in facts:
             what = "answers, so it is not lost, and what it runs can finish"
             problems.append(Problem(f"host {host}", what, "run without -e worker_lost=true"))
-        elif not lost and host not in facts:
+        elif host not in lost and host not in facts:
             what = "does not answer, so its tasks cannot finish and its task logs cannot be kept"
             cure = "bring it back; if it is gone for good, run with -e worker_lost=true, which gives up its logs"
             problems.append(Problem(f"host {host}", what, cure))
     staying = [host for host in members["worker"] if host not in leaving]
     if leaving and not staying:
         what = f"{'is' if len(leaving) == 1 else 'are'} the last of {WORKERS}, and a cluster without workers runs no task"
-        problems.append(Problem(f"host {_few(leaving)}", what, "put another host into the group and run playbooks/site.yml first"))
+        cure = "put another host into the group and run playbooks/site.yml first"
+        problems.append(Problem(f"host {_few(leaving)}", what, cure))
     elif leaving:
         able = [host for host in staying if host in facts and not is_drained(facts[host])]
         if not able:

@@ -27,10 +27,20 @@ options:
     description: Exact names of worker hosts, as a list or with commas between them, for O(check=drain) and O(check=removal).
     type: raw
     default: ""
+  leaving:
+    description: Hosts that are being removed, for O(check=hosts).
+    type: list
+    elements: str
+    default: []
   lost:
-    description: Whether these hosts are gone for good and need not answer, for O(check=removal).
-    type: bool
-    default: false
+    description: Hosts that are gone for good and need not answer.
+    type: list
+    elements: str
+    default: []
+  readmitted:
+    description: Removed hosts that are meant to come back, as a list or with commas between them, for O(check=hosts).
+    type: raw
+    default: ""
   facts:
     description: Name of the variable that the task which gathered facts has registered.
     type: str

@@ -9,10 +9,11 @@ module: airflow_removal
 short_description: Takes a drained worker host out of a cluster
 version_added: 0.1.0
 description:
-  - V(marked) notes on a host which hosts were removed, in the local fact C(windfarm_airflow). M(windfarm.airflow.airflow_preflight) then
-    refuses to deploy them again by accident. The next run of C(site.yml) that it lets pass forgets it.
-  - V(clean) takes everything of this collection off the host, that is units, users, settings, releases, logs, DAG files, HAProxy's settings.
-    Debian's packages stay, and so do files that others have put into folders of this collection.
+  - V(marked) notes on a host which hosts were removed, in the local fact C(windfarm_airflow).
+    M(windfarm.airflow.airflow_preflight) then refuses to deploy them again by accident. The next run of C(site.yml) that it lets
+    pass forgets it.
+  - V(clean) takes everything of this collection off the host, that is units, users, settings, releases, logs, DAG files, and
+    HAProxy's settings. Debian's packages stay, and so do files that others have put into folders of this collection.
 options:
   state:
     description: What is wanted of this host.
@@ -68,6 +69,10 @@ notes:
   returned: always
   type: list
   elements: str
+removed:
+  description: All hosts that this host knows to be removed, and when that was.
+  returned: with O(state=marked)
+  type: dict
 """
 
 import time
@@ -99,10 +104,11 @@ def main() -> None:
         check=module.check_mode,
     )
     problem = None
+    removed: dict[str, str] = {}
     try:
         if parameters["state"] == "marked":
             when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-            cleaning.actions = removal.mark(parameters["hosts"], when, module.check_mode)
+            cleaning.actions, removed = removal.mark(parameters["hosts"], when, module.check_mode)
         else:
             cleaning.clean()
     except (removal.RemovalError, ServicesError, OSError) as error:
@@ -111,6 +117,7 @@ def main() -> None:
         "changed": bool(cleaning.actions),
         "actions": cleaning.actions,
         "notes": cleaning.notes,
+        "removed": removed,
         "diff": {"before": "", "after": "".join(f"{action}\n" for action in cleaning.actions)},
     }
     if problem:

@@ -11,10 +11,10 @@ version_added: 0.1.0
 description:
   - V(measured) tells how much there is on a worker's host, and how much room on a webserver's.
   - V(fetched) brings the logs of a worker's host to the control node, for the time of the playbook.
-  - V(kept) puts the fetched logs of all O(hosts) into the folder of this host's webserver, which then shows them as if they were still on
-    the worker's. Logs that are there already are left as they are.
-  - Of a task that was deferred and went on in another worker, Airflow shows the last host's part of the log only. Such parts are kept under
-    another name, C(part-of-HOST-…), since they would hide the last one.
+  - V(kept) puts the fetched logs of all O(hosts) into the folder of this host's webserver, which then shows them as if they were
+    still on the worker's. Logs that are there already are left as they are.
+  - Of a task that was deferred and went on in another worker, Airflow shows the last host's part of the log only. Such parts are
+    kept under another name, C(part-of-HOST-…), since they would hide the last one.
 options:
   state:
     description: What is wanted.
@@ -110,7 +110,8 @@ def main() -> None:
             module.exit_json(changed=False, files=files, bytes=size, free=free)
         elif parameters["state"] == "fetched":
             owner = os.stat(os.path.dirname(parameters["path"])).st_uid
-            module.exit_json(changed=False, files=task_logs.pack(task_logs.WORKER, parameters["start"], parameters["path"], owner))
+            count = task_logs.pack(task_logs.WORKER, parameters["start"], parameters["path"], owner)
+            module.exit_json(changed=False, files=count)
         else:
             host = parameters["host"]
             done = task_logs.unpack(parameters["path"], host, parameters["hosts"][host])
