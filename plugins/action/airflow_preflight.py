@@ -11,8 +11,10 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.windfarm.airflow.plugins.module_utils import (
     airflow_preflight,
     airflow_secrets,
+    cluster,
     entry,
     preflight_workers,
+    worker_hosts,
 )
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_preflight import Inventory, Problem
 from ansible_collections.windfarm.airflow.plugins.module_utils.problem import ProblemError
@@ -32,13 +34,19 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         _validation, arguments = self.validate_argument_spec(
             {
-                "check": {"type": "str", "choices": ["inventory", "hosts"], "required": True},
+                "check": {"type": "str", "choices": ["inventory", "hosts", "drain", "removal"], "required": True},
                 "facts": {"type": "str", "default": "__airflow_preflight_facts"},
+                "worker": {"type": "raw", "default": ""},
+                "leaving": {"type": "list", "elements": "str", "default": []},
+                "lost": {"type": "list", "elements": "str", "default": []},
+                "readmitted": {"type": "raw", "default": ""},
             }
         )
         variables = task_vars or {}
         hostvars = variables["hostvars"]
         problems: list[Problem] = []
+        if arguments["check"] in ("drain", "removal"):
+            return self._leaving(arguments, variables)
         secrets_file = self._secrets_file(hostvars, problems) if arguments["check"] == "inventory" else ""
         inventory = self._inventory(variables, secrets_file, problems)
         if arguments["check"] == "inventory":
@@ -46,9 +54,12 @@ class ActionModule(ActionBase):
             for item in [] if problems else preflight_workers.told(inventory):
                 self._display.warning(str(item))
         else:
-            problems += self._hosts(inventory, variables, arguments["facts"])
+            problems += self._hosts(inventory, variables, arguments)
+        return self._refuse(problems, {"secrets_file": secrets_file})
+
+    def _refuse(self, problems: list[Problem], result: dict[str, Any]) -> dict[str, Any]:
         if not problems:
-            return {"changed": False, "secrets_file": secrets_file}
+            return {"changed": False, **result}
         # Not in the result: most callbacks would print it again, as one long line.
         title, *lines = airflow_preflight.report(problems)
         self._display.display("\n".join([f"{title}:", *lines]), color=C.COLOR_ERROR)
@@ -138,16 +149,18 @@ class ActionModule(ActionBase):
         templar = self._templar.copy_with_new_env(available_variables={**variables, **found})
         return {name: templar.template(found[name]) for name in (*airflow_secrets.SECRETS, *extra) if name in found}
 
-    def _hosts(self, inventory: Inventory, variables: dict[str, Any], registered: str) -> list[Problem]:
+    def _hosts(self, inventory: Inventory, variables: dict[str, Any], arguments: dict[str, Any]) -> list[Problem]:
         present = set(variables["ansible_play_hosts"])
         facts: dict[str, Any] = {}
         absent: dict[str, str] = {}
         for host in variables["ansible_play_hosts_all"]:
             known = variables["hostvars"][host]
+            answer = known.get(arguments["facts"]) or {}
+            if answer.get("unreachable") and host in arguments["lost"]:
+                continue
             if host in present:
                 facts[host] = known.get("ansible_facts") or {}
             else:
-                answer = known.get(registered) or {}
                 absent[host] = "unreachable" if answer.get("unreachable") else "failed"
         lost, told = airflow_preflight.key_problems(inventory, facts)
         for item in told:
@@ -158,4 +171,61 @@ class ActionModule(ActionBase):
                 f"A rotation of {unfinished} is unfinished, which every run respects. To finish it, run "
                 f"playbooks/rotate_secrets.yml with -e rotate={unfinished}"
             )
-        return airflow_preflight.absent_problems(inventory, absent) + airflow_preflight.host_problems(inventory, facts) + lost
+        return (
+            airflow_preflight.absent_problems(inventory, absent)
+            + airflow_preflight.host_problems(inventory, facts)
+            + lost
+            + self._workers(facts, variables, arguments)
+            + self._admission(facts, variables)
+        )
+
+    def _workers(self, facts: dict[str, Any], variables: dict[str, Any], arguments: dict[str, Any]) -> list[Problem]:
+        """What hosts say of their workers."""
+        drained = worker_hosts.drained_hosts(facts)
+        if drained and not variables.get("undo"):
+            self._display.warning(
+                f"Drained, so they take no tasks: {', '.join(drained)}. To let them work again: playbooks/drain.yml "
+                f"-e worker={','.join(drained)} -e undo=true"
+            )
+        workers = variables["groups"].get(worker_hosts.WORKERS, [])
+        wanted = [*worker_hosts.names(arguments["readmitted"]), *arguments["leaving"]]
+        problems = worker_hosts.removed_problems(workers, facts, wanted)
+        if any(worker_hosts.working(facts[host]) for host in facts if host not in workers):
+            problems += worker_hosts.shut_out_problems(cluster.plan(variables["hostvars"], variables["groups"]), facts)
+        return problems
+
+    @staticmethod
+    def _admission(facts: dict[str, Any], variables: dict[str, Any]) -> list[Problem]:
+        """New workers that servers outside of this run do not admit yet."""
+        asked = {host: variables["hostvars"][host].get("__airflow_admission") or {} for host in facts}
+        refused = {host: answer.get("refused") or {} for host, answer in asked.items()}
+        everyone, groups = variables["ansible_play_hosts_all"], variables["groups"]
+        servers = {kind: [host for host in groups.get(kind, []) if host not in everyone] for kind in cluster.SERVER_GROUPS}
+        limit = str(variables.get("ansible_limit") or ",".join(everyone))
+        return worker_hosts.admission_problems(refused, servers, limit)
+
+    def _leaving(self, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        """Whether the hosts that are named may be drained or removed."""
+        removal = arguments["check"] == "removal"
+        groups, hostvars = variables["groups"], variables["hostvars"]
+        problems = worker_hosts.name_problems(arguments["worker"], groups, "remove_worker.yml" if removal else "drain.yml")
+        if problems:
+            return self._refuse(problems, {})
+        wanted = worker_hosts.names(arguments["worker"])
+        known = {host: hostvars[host].get("ansible_facts") for host in variables["ansible_play_hosts"]}
+        facts = {host: found for host, found in known.items() if found}
+        if not removal:
+            what, cure = "does not answer, or is left out by --limit", "bring it back; a host that is away takes no tasks"
+            return self._refuse([Problem(f"host {host}", what, cure) for host in wanted if host not in facts], {})
+        plan = cluster.plan(hostvars, groups)
+        everyone = variables["ansible_play_hosts_all"]
+        kinds = ("postgresql", "redis", "scheduler", "webserver")
+        outside = list(dict.fromkeys(host for kind in kinds for host in plan["members"][kind] if host not in everyone))
+        if outside:
+            what = f"leaves out {airflow_preflight.listed(outside)}, which a removal concerns too"
+            return self._refuse([Problem("--limit", what, "run it without --limit")], {})
+        problems = worker_hosts.removal_problems(wanted, arguments["lost"], plan["members"], facts)
+        workers = worker_hosts.workers_of(plan, hostvars, cluster.setting({}, "airflow_worker_queues"))
+        # Whoever stays but is drained or away takes no task of theirs.
+        able = [host for host in workers if host in wanted or (host in facts and not worker_hosts.is_drained(facts[host]))]
+        return self._refuse(problems, {"workers": {host: workers[host] for host in able}})

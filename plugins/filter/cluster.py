@@ -12,17 +12,18 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import database_logins, plan
 
-_planned: dict[int, dict[str, Any]] = {}
+_planned: dict[tuple[int, tuple[str, ...]], dict[str, Any]] = {}
 
 
-def cluster(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def cluster(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]], removed: Sequence[str] = ()) -> dict[str, Any]:
     # One task of one host asks many times, each in a process of its own. Ansible's main process lives on while variables change.
-    if multiprocessing.parent_process() is not None and os.getpid() in _planned:
-        return _planned[os.getpid()]
+    key = (os.getpid(), tuple(removed))
+    if multiprocessing.parent_process() is not None and key in _planned:
+        return _planned[key]
     try:
-        found = plan(hostvars, groups)
+        found = plan(hostvars, groups, removed)
         _planned.clear()
-        _planned[os.getpid()] = found
+        _planned[key] = found
         return found
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"the inventory cannot be read as a cluster: {error!r}") from error

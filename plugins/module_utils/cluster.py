@@ -167,8 +167,8 @@ def connections(
     return Connections(total, total - RESERVED - for_results - others, for_results, needed)
 
 
-def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Everything that one host's configuration needs to know of the others."""
+def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]], removed: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything that one host's configuration needs to know of the others; nobody admits the `removed` ones any more."""
     members = {name: list(groups.get(group, [])) for name, group in {**COMPONENT_GROUPS, **SERVER_GROUPS}.items()}
     entries = list(groups.get(users_entry.GROUP, []))
     everyone = sorted({host for hosts in members.values() for host in hosts} | set(groups.get("airflow", [])) | set(entries))
@@ -218,7 +218,7 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
     @functools.cache
     def clients(components: Sequence[str]) -> list[str]:
         known = {host for name in components for host in members[name]} | (leaving if "worker" in components else set())
-        return sorted(addresses[host] for host in known)
+        return sorted(addresses[host] for host in known - set(removed))
 
     def processes(host: str) -> int:
         config = _get(hostvars[host], "airflow_config") or {}

@@ -646,6 +646,8 @@ class Host:
             shared = stays or any(target_of(split_unit(other)[0]) == target_of(stem) for other in own_units() if other != unit)
             if not shared and os.path.exists(f"{UNITS}/{target_of(stem)}"):
                 self._disable.append(target_of(stem))
+                # Without its file it would stay active, and status would show a unit that is nowhere.
+                systemctl("stop", target_of(stem), needs_of(stem))
                 paths += [f"{UNITS}/{target_of(stem)}", f"{UNITS}/{needs_of(stem)}"]
         self.apply_enablement()
         self._disable = []

@@ -18,10 +18,29 @@ options:
         C(--limit) says, without a connection.
       - V(hosts) checks the gathered facts of the play's hosts, and whether a host that is needed did not answer.
         The local fact C(windfarm_airflow) of a host, if there is one, tells whether the inventory has the keys that the
-        host was given.
+        host was given, and which hosts were removed; C(windfarm_airflow_worker) what runs, and whether the host is drained.
+      - V(drain) and V(removal) check, in a later play, whether the hosts that O(worker) names may be drained or removed.
     type: str
-    choices: [inventory, hosts]
+    choices: [inventory, hosts, drain, removal]
     required: true
+  worker:
+    description: Exact names of worker hosts, as a list or with commas between them, for O(check=drain) and O(check=removal).
+    type: raw
+    default: ""
+  leaving:
+    description: Hosts that are being removed, for O(check=hosts).
+    type: list
+    elements: str
+    default: []
+  lost:
+    description: Hosts that are gone for good and need not answer.
+    type: list
+    elements: str
+    default: []
+  readmitted:
+    description: Removed hosts that are meant to come back, as a list or with commas between them, for O(check=hosts).
+    type: raw
+    default: ""
   facts:
     description: Name of the variable that the task which gathered facts has registered.
     type: str
