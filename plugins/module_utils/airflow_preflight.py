@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock, pki, rotation
+from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock, content_rules, pki, rotation
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import (
     CA_CERTIFICATE,
     CA_KEY,
@@ -97,6 +97,9 @@ VARIABLES = (
     "ansible_host",
     "ansible_port",
     "inventory_dir",
+    *(f"airflow_{kind}" for kind in (*content_rules.KINDS, "purge")),
+    "airflow_admin_user",
+    "airflow_admin_email",
 )
 
 
@@ -685,6 +688,18 @@ def check_urls(inventory: Inventory) -> list[Problem]:
     return list(problems)
 
 
+def check_content(inventory: Inventory) -> list[Problem]:
+    """As the first scheduler's host has it: it is the one that is asked for."""
+    problems = []
+    for host in inventory.members("airflow_scheduler")[:1]:
+        variables = inventory.hosts[host]
+        declared = {kind: variables.get(f"airflow_{kind}") for kind in (*content_rules.KINDS, "purge")}
+        admin = str(variables.get("airflow_admin_user") or "admin")
+        email = str(variables.get("airflow_admin_email") or "admin@localhost")
+        problems += content_rules.problems(declared, "airflow_", admin, email)
+    return problems
+
+
 INVENTORY_RULES: tuple[Callable[[Inventory], list[Problem]], ...] = (
     check_any_host,
     check_group_names,
@@ -708,6 +723,7 @@ INVENTORY_RULES: tuple[Callable[[Inventory], list[Problem]], ...] = (
     check_version,
     check_requirements,
     check_config,
+    check_content,
 )
 
 
