@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.windfarm.airflow.plugins.module_utils import content_rules as rules
 
 EVE = {"username": "eve", "email": "eve@example.com", "roles": ["Viewer"], "password": "pw"}
+NOT_JSON = "which JSON does not have — write it as a text, in quotes"
 PG = {"conn_id": "pg", "conn_type": "postgres"}
 
 
@@ -45,7 +46,8 @@ def lines(known_roles: bool = True, **declared: Any) -> list[str]:
          f"airflow_pools[0] {'x' * 257} — has a name of 257 characters — use 256 at most"),
         ("users", [{**EVE, "roles": ["Vewer"]}], "airflow_users[0] eve — has the unknown role Vewer — did you mean Viewer?"),
         ("users", [{**EVE, "roles": ["zz"]}],
-         "airflow_users[0] eve — has the unknown role zz — known are Admin, Op, User, Viewer, Public; declare it in the list of roles"),
+         "airflow_users[0] eve — has the unknown role zz — known are Admin, Op, User, Viewer, Public; "
+         "declare it in the list of roles"),
         ("users", [{**EVE, "roles": []}], "airflow_users[0] eve — has no roles — write a list such as [Viewer]"),
         ("users", [{**EVE, "roles": "Viewer"}], "airflow_users[0] eve — roles is a text — write a list such as [Viewer]"),
         ("users", [{**EVE, "email": ""}], "airflow_users[0] eve — has no email — write an address, unique among the users"),
@@ -76,11 +78,11 @@ def lines(known_roles: bool = True, **declared: Any) -> list[str]:
          "airflow_roles[0] r — permissions[0] has the unknown key ressource — did you mean resource?"),
         ("variables", [{"key": "v"}], "airflow_variables[0] v — has no value — write one; '' is an empty text"),
         ("variables", [{"key": "v", "value": datetime.date(2026, 1, 2)}],
-         "airflow_variables[0] v — cannot be stored: value is a date, which JSON does not have — write it as a text, in quotes"),
+         f"airflow_variables[0] v — cannot be stored: value is a date, {NOT_JSON}"),
         ("variables", [{"key": "v", "value": {"a": [1, {2, 3}]}}],
-         "airflow_variables[0] v — cannot be stored: value.a[1] is a set, which JSON does not have — write it as a text, in quotes"),
+         f"airflow_variables[0] v — cannot be stored: value.a[1] is a set, {NOT_JSON}"),
         ("variables", [{"key": "v", "value": float("nan")}],
-         "airflow_variables[0] v — cannot be stored: value is nan, which JSON does not have — write it as a text, in quotes"),
+         f"airflow_variables[0] v — cannot be stored: value is nan, {NOT_JSON}"),
         ("connections", [{**PG, "uri": "postgres://h", "host": "h"}],
          "airflow_connections[0] pg — has a uri and conn_type, host — write either the uri or the fields"),
         ("connections", [{"conn_id": "pg"}], "airflow_connections[0] pg — has neither conn_type nor uri — write one of them"),
@@ -94,9 +96,11 @@ def lines(known_roles: bool = True, **declared: Any) -> list[str]:
         ("connections", [{**PG, "extra": [1]}],
          "airflow_connections[0] pg — extra is a list, no dictionary — write a dictionary, or a text that is JSON of one"),
         ("connections", [{"conn_id": "pg", "uri": "nonsense"}],
-         "airflow_connections[0] pg — has a uri that is none — write TYPE://LOGIN:PASSWORD@HOST:PORT/SCHEMA?KEY=VALUE, each part quoted"),
+         "airflow_connections[0] pg — has a uri that is none — write TYPE://LOGIN:PASSWORD@HOST:PORT/SCHEMA?KEY=VALUE, "
+         "each part quoted"),
         ("purge", ["pool"], "airflow_purge[0] — is pool — did you mean pools?"),
-        ("purge", "pools", "airflow_purge — is a text, no list — write a list of some of roles, users, pools, variables, connections"),
+        ("purge", "pools",
+         "airflow_purge — is a text, no list — write a list of some of roles, users, pools, variables, connections"),
     ],
 )  # fmt: skip
 def test_each_mistake_is_one_line_with_its_place(kind: str, value: Any, line: str) -> None:
@@ -106,10 +110,10 @@ def test_each_mistake_is_one_line_with_its_place(kind: str, value: Any, line: st
 def test_what_is_sound_is_not_told_of() -> None:
     assert lines() == []
     assert lines(
-        roles=[{"name": "etl", "permissions": [{"action": "can_read", "resource": "DAGs"}]}, {"name": "bare"}, {"name": "Viewer"}],
+        roles=[{"name": "etl", "permissions": [{"action": "can_read", "resource": "DAGs"}]}, {"name": "Viewer"}],
         users=[{**EVE, "roles": ["etl", "Op"]}, {"username": "old", "state": "absent"}],
-        pools=[{"name": "a", "slots": 0}, {"name": "b", "slots": -1}, {"name": "c", "slots": "7"}, {"name": "d", "state": "absent"}],
-        variables=[{"key": "v", "value": value} for value in ([],)] + [{"key": "w", "value": ""}],
+        pools=[{"name": "a", "slots": 0}, {"name": "b", "slots": -1}, {"name": "c", "slots": "7"}],
+        variables=[{"key": "v", "value": []}, {"key": "w", "value": ""}, {"key": "x", "state": "absent"}],
         connections=[PG, {"conn_id": "u", "uri": "http://https://example.com"}, {"conn_id": "old", "state": "absent"}],
         purge=["pools", "users"],
     ) == []  # fmt: skip
