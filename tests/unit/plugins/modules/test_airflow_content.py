@@ -98,7 +98,7 @@ def test_check_mode_where_nothing_is_installed(monkeypatch: Any) -> None:
 
 
 def test_another_schema_is_refused_and_only_predicted_on(monkeypatch: Any) -> None:
-    declared = {"pools": [{"name": "p", "slots": 1}], "_revision": "g"}
+    declared: dict[str, Any] = {"pools": [{"name": "p", "slots": 1}], "_revision": "g"}
     assert "does not have the schema of this release" in run(monkeypatch, **declared)["msg"]
     assert not run(monkeypatch, _ansible_check_mode=True, **declared).get("failed")
 
