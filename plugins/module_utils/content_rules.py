@@ -7,6 +7,7 @@ Read on the controller, before any host is changed, and by the module. No text t
 
 from __future__ import annotations
 
+import ast
 import difflib
 import json
 import math
@@ -444,6 +445,16 @@ def wanted(declared: Mapping[str, object], prefix: str = "") -> dict[str, list[d
         ]
         for kind in KINDS
     }
+
+
+def auth_type(text: str) -> str:
+    """How a webserver_config.py has users authenticated, in FAB's words; AUTH_DB where it does not say."""
+    found = "AUTH_DB"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Assign) and any(isinstance(one, ast.Name) and one.id == "AUTH_TYPE" for one in node.targets):
+            value = node.value
+            found = value.id if isinstance(value, ast.Name) else value.attr if isinstance(value, ast.Attribute) else "unknown"
+    return found
 
 
 def secrets_of(declared: Mapping[str, object]) -> set[str]:

@@ -188,6 +188,10 @@ options:
     type: list
     elements: str
     default: []
+  users_managed:
+    description: Whether users are FAB's own. V(false), for those of a directory (LDAP, OAuth), leaves O(users) out, and says so.
+    type: bool
+    default: true
   default_connections:
     description: Whether upstream's default connections are created where they are missing. V(false) does not remove them.
     type: bool
@@ -417,6 +421,7 @@ def main() -> None:
             },
             "purge": {"type": "list", "elements": "str", "choices": list(KINDS), "default": []},
             "protected_users": {"type": "list", "elements": "str", "default": []},
+            "users_managed": {"type": "bool", "default": True},
             "default_connections": {"type": "bool", "default": False},
             "variable_prefix": {"type": "str", "default": ""},
             "release": {"type": "path"},
@@ -432,6 +437,9 @@ def main() -> None:
     wrong = content_rules.problems(parameters, prefix, known_roles=False)
     if wrong:
         module.fail_json(msg="\n".join(map(str, wrong)))
+    if not parameters["users_managed"] and (parameters["users"] or "users" in parameters["purge"]):
+        module.warn(f"{prefix}users is left out: webserver_config.py has users of another place than FAB's database")
+        parameters.update(users=[], purge=[kind for kind in parameters["purge"] if kind != "users"])
     wanted = content_rules.wanted(parameters, prefix)
     if not (any(wanted.values()) or parameters["purge"] or parameters["default_connections"]):
         finish(module, [])

@@ -123,7 +123,7 @@ def thresholds(environment: Mapping[str, str]) -> dict[str, int]:
     config = configparser.ConfigParser(interpolation=None)
     config.read(environment.get("AIRFLOW_CONFIG", ""), encoding="utf-8")
     return {
-        name: int(environment.get(f"AIRFLOW__{section}__{key}".upper()) or config.get(section, key, fallback="30"))
+        name: int(environment.get(f"AIRFLOW__{section}__{key}".upper()) or str(config.get(section, key, fallback="30")))
         for name, (section, key) in THRESHOLDS.items()
     }
 

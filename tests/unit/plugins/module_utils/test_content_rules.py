@@ -162,6 +162,19 @@ def test_an_entry_is_the_whole_of_its_object() -> None:
     assert found["connections"][1]["fields"] == {"uri": "http://x", "description": ""}
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("AUTH_TYPE = AUTH_LDAP", "AUTH_LDAP"),
+        ("from flask_appbuilder import const\nAUTH_TYPE = const.AUTH_OAUTH\n", "AUTH_OAUTH"),
+        ("AUTH_TYPE = 2", "unknown"),
+        ("# AUTH_TYPE = AUTH_LDAP\nX = 1", "AUTH_DB"),
+    ],
+)
+def test_how_users_are_authenticated(text: str, kind: str) -> None:
+    assert rules.auth_type(text) == kind
+
+
 def test_secrets_that_no_output_may_hold() -> None:
     declared = {
         "users": [EVE, {**EVE, "password": "long-enough"}],

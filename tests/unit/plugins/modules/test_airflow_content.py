@@ -41,12 +41,14 @@ def run(monkeypatch: Any, answer: dict[str, Any] | None = None, prepared: bool =
 
     monkeypatch.setattr(airflow_content, "Database", Database)
     monkeypatch.setattr(airflow_content, "run_script", script)
+    warned: list[str] = []
+    monkeypatch.setattr(airflow_content.AnsibleModule, "warn", lambda _self, text: warned.append(text))
     monkeypatch.setattr(airflow_content.host_lock, "hold", lambda _module: None)
     arguments = {name: value for name, value in parameters.items() if name != "_revision"}
     out = io.StringIO()
     with patch_module_args(arguments), contextlib.redirect_stdout(out), pytest.raises(SystemExit):
         airflow_content.main()
-    return {**json.loads(out.getvalue()), "asked": asked}
+    return {**json.loads(out.getvalue()), "asked": asked, "warned": warned}
 
 
 CHANGES = [
@@ -70,7 +72,7 @@ def test_changes_and_their_diff(monkeypatch: Any) -> None:
         ("pools", "", 'p:\n  slots: 3\n  description: "ü"\n'),
         ("variables", "v:\n  value: (hidden)\n", ""),
     ]
-    assert "look out" in json.dumps(result["warnings"])
+    assert result["warned"] == ["look out"]
     assert result["asked"]["purge"] == ["pools"] and result["asked"]["protected"] == ["admin"]
 
 
@@ -95,6 +97,14 @@ def test_check_mode_where_nothing_is_installed(monkeypatch: Any) -> None:
     declared: dict[str, Any] = {"pools": [{"name": "p", "slots": 1}, {"name": "q", "state": "absent"}]}
     result = run(monkeypatch, prepared=False, _ansible_check_mode=True, **declared)
     assert result["changes"] == [{"kind": "pools", "name": "p", "what": "created", "fields": ["include_deferred", "slots"]}]
+
+
+def test_users_of_a_directory_are_left_out(monkeypatch: Any) -> None:
+    user = {"username": "eve", "email": "e@x", "roles": ["Op"]}
+    result = run(monkeypatch, users=[user], purge=["users", "pools"], users_managed=False, variable_prefix="airflow_")
+    assert result["asked"]["wanted"]["users"] == [] and result["asked"]["purge"] == ["pools"]
+    assert result["warned"][0].startswith("airflow_users is left out: webserver_config.py has users of another place")
+    assert run(monkeypatch, users_managed=False)["warned"] == []
 
 
 def test_another_schema_is_refused_and_only_predicted_on(monkeypatch: Any) -> None:
