@@ -8,13 +8,21 @@ import base64
 import binascii
 import difflib
 import ipaddress
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock, entry, pki, preflight_workers, rotation
+from ansible_collections.windfarm.airflow.plugins.module_utils import (
+    airflow_lock,
+    content_rules,
+    entry,
+    pki,
+    preflight_workers,
+    rotation,
+)
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import (
     CA_CERTIFICATE,
     CA_KEY,
@@ -101,6 +109,12 @@ VARIABLES = (
     "ansible_host",
     "ansible_port",
     "inventory_dir",
+    *(f"airflow_{kind}" for kind in (*content_rules.KINDS, "purge")),
+    "airflow_admin_user",
+    "airflow_admin_email",
+    "airflow_broker_url",
+    "airflow_database_sslmode",
+    "airflow_webserver_config",
 )
 
 
@@ -164,6 +178,8 @@ def check_required_groups(inventory: Inventory) -> list[Problem]:
     for group in (*EXTERNAL, *COMPONENTS):
         variable = EXTERNAL.get(group)
         if inventory.members(group) or group in misspelt or (variable and any(inventory.values(variable).values())):
+            continue
+        if group == "redis" and any(inventory.values("airflow_broker_url").values()):
             continue
         cure = f"put a host into it, or set {variable} to a server that you run" if variable else "put a host into it"
         problems.append(Problem(f"group {group}", "has no host", cure))
@@ -491,7 +507,7 @@ def check_health(inventory: Inventory) -> list[Problem]:
 
 
 # Airflow expands these as a shell would, in everything that it reads from the environment.
-_EXPANDED = ("airflow_api_secret_key", "airflow_flower_password", "airflow_flower_user")
+_EXPANDED = ("airflow_api_secret_key", "airflow_flower_password", "airflow_flower_user", "airflow_broker_url")
 
 
 def check_expanded_values(inventory: Inventory) -> list[Problem]:
@@ -692,6 +708,7 @@ _CLUSTER_WIDE = (
     "airflow_broker_host",
     "airflow_broker_port",
     "airflow_broker_user",
+    "airflow_database_sslmode",
 )
 
 
@@ -717,6 +734,43 @@ def check_urls(inventory: Inventory) -> list[Problem]:
             if parts.scheme == "http" and parts.hostname in webservers - {"127.0.0.1"}:
                 problems[Problem(name, f"is {value}, where a webserver speaks TLS", "begin it with https, or remove it")] = None
     return list(problems)
+
+
+SSL_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
+
+
+def check_servers_of_others(inventory: Inventory) -> list[Problem]:
+    """PostgreSQL, a broker and a directory of users that are not this collection's."""
+    problems: dict[Problem, None] = {}
+    for mode in inventory.values("airflow_database_sslmode").values():
+        if mode and mode not in SSL_MODES:
+            problems[Problem("airflow_database_sslmode", f"is {mode}", content_rules.nearest(mode, SSL_MODES))] = None
+        elif mode and inventory.members("postgresql"):
+            what = "is of no use where group postgresql has a host, which is always verified"
+            problems[Problem("airflow_database_sslmode", what, "remove it, or empty the group")] = None
+    for url in inventory.values("airflow_broker_url").values():
+        if url and inventory.members("redis"):
+            what = "names a broker, and group redis has a host that is one"
+            problems[Problem("airflow_broker_url", what, "remove it, or empty the group")] = None
+        elif url and not re.match(r"(rediss?|sentinel)://", str(url)):
+            what = "is no URL of Redis"
+            problems[Problem("airflow_broker_url", what, "begin it with redis://, rediss:// or sentinel://")] = None
+    for path in inventory.values("airflow_webserver_config").values():
+        if path and not os.path.isfile(str(path)):
+            problems[Problem("airflow_webserver_config", f"{path} is no file here", "give the path on this machine")] = None
+    return list(problems)
+
+
+def check_content(inventory: Inventory) -> list[Problem]:
+    """As the first scheduler's host has it: it is the one that is asked for."""
+    problems = []
+    for host in inventory.members("airflow_scheduler")[:1]:
+        variables = inventory.hosts[host]
+        declared = {kind: variables.get(f"airflow_{kind}") for kind in (*content_rules.KINDS, "purge")}
+        admin = str(variables.get("airflow_admin_user") or "admin")
+        email = str(variables.get("airflow_admin_email") or "admin@localhost")
+        problems += content_rules.problems(declared, "airflow_", admin, email)
+    return problems
 
 
 INVENTORY_RULES: tuple[Callable[[Inventory], list[Problem]], ...] = (
@@ -745,6 +799,8 @@ INVENTORY_RULES: tuple[Callable[[Inventory], list[Problem]], ...] = (
     check_version,
     check_requirements,
     check_config,
+    check_servers_of_others,
+    check_content,
 )
 
 

@@ -44,9 +44,7 @@ def _by_instance(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     if "instances" not in entry:
         return [dict(entry)]
     common = {key: value for key, value in entry.items() if key != "instances"}
-    return [
-        {**_filled(common, workers.words(one)), "instance": one["name"], "settings": dict(one)} for one in entry["instances"]
-    ]
+    return [{**_filled(common, workers.words(one)), "instance": one["name"], "settings": dict(one)} for one in entry["instances"]]
 
 
 def _filled(value: Any, words: Mapping[str, str]) -> Any:
@@ -81,10 +79,25 @@ def _placed(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def url(target: Mapping[str, Any], scheme: str, password: str, query: Mapping[str, str] | None = None) -> str:
     """A URL with every character of user and password that could end them escaped."""
-    host = f"[{target['host']}]" if ":" in str(target["host"]) else target["host"]
     credentials = f"{quote(str(target['user']), safe='')}:{quote(str(password), safe='')}"
+    if "," in str(target["host"]):
+        # libpq, SQLAlchemy and asyncpg all read this form.
+        pairs = [_host_and_port(one.strip(), target["port"]) for one in str(target["host"]).split(",")]
+        several = {"host": ",".join(host for host, _port in pairs), "port": ",".join(port for _host, port in pairs)}
+        question = urlencode({**several, "target_session_attrs": "read-write", **(query or {})}, safe="/,:")
+        return f"{scheme}://{credentials}@/{target['name']}?{question}"
+    host = f"[{target['host']}]" if ":" in str(target["host"]) else target["host"]
     question = "?" + urlencode(query, safe="/") if query else ""
     return f"{scheme}://{credentials}@{host}:{target['port']}/{target['name']}{question}"
+
+
+def _host_and_port(text: str, port: Any) -> tuple[str, str]:
+    """Of `db1`, `db1:5433`, `2001:db8::1` or `[2001:db8::1]:5433`."""
+    bracketed = re.fullmatch(r"\[(.+)\](?::(\d+))?", text)
+    if bracketed:
+        return bracketed[1], bracketed[2] or str(port)
+    host, colon, own = text.partition(":")
+    return (host, own) if colon and ":" not in own else (text, str(port))
 
 
 def _plain(value: Any) -> str:

@@ -94,7 +94,8 @@ def broker(names: Iterable[str], prefix: str) -> dict[str, Any]:
     import redis
 
     url = os.environ["AIRFLOW__CELERY__BROKER_URL"]
-    verified = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "/etc/airflow/ca.pem"} if url.startswith("rediss:") else {}
+    authority = os.environ.get("AIRFLOW__CELERY__SSL_CACERT", "")
+    verified = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": authority} if url.startswith("rediss:") else {}
     client = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5, **verified)
     ordered = sorted(names)
     with client.pipeline(transaction=False) as round_trip:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import pathlib
+import ssl
 import sys
 import types
 from typing import Any
@@ -60,6 +61,18 @@ def _module(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_address_comes_from_the_unit(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_ADDRESS", "192.0.2.3")
     assert module.module.hostname() == "192.0.2.3"
+
+
+def test_both_drivers_verify_the_database_alike(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tls(query: str) -> Any:
+        monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"postgresql+psycopg2://u:p@h/n?{query}")
+        return module.module.DATABASE_TLS["ssl"]
+
+    authority = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
+    full, ca = (tls(f"sslmode={mode}&sslrootcert={authority}") for mode in ("verify-full", "verify-ca"))
+    assert full.check_hostname and not ca.check_hostname
+    assert full.verify_mode == ca.verify_mode == ssl.CERT_REQUIRED
+    assert tls("sslmode=require") == "require"
 
 
 def test_celery_is_not_touched_before_somebody_uses_it(module: Any) -> None:

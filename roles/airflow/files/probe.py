@@ -69,7 +69,8 @@ def celery(question: dict) -> dict:
     name = question["name"]
     host = name.partition("@")[2]
     url = os.environ["AIRFLOW__CELERY__BROKER_URL"]
-    verified = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "/etc/airflow/ca.pem"} if url.startswith("rediss:") else None
+    authority = os.environ.get("AIRFLOW__CELERY__SSL_CACERT", "")
+    verified = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": authority} if url.startswith("rediss:") else None
     with Connection(url, transport_options=options, ssl=verified) as connection:
         mailbox = Mailbox("celery", type="fanout", accept=["json"])(connection)
         wanted = (

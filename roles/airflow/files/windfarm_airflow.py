@@ -10,6 +10,7 @@ import os
 import ssl
 import sys
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 PR_SET_DUMPABLE = 4
 # A worker writes into the results database that a task has begun, and fails the task where it cannot: Celery tries three times
@@ -35,8 +36,13 @@ def __getattr__(name: str) -> object:
     in message headers, events and answers to inspection, which Flower prints. Only the message's body needs them.
     """
     if name == "DATABASE_TLS":
-        # asyncpg takes neither sslmode nor an authority in its URL.
-        return {"ssl": ssl.create_default_context(cafile="/etc/airflow/ca.pem")}
+        # asyncpg takes neither sslmode nor an authority in its URL; here both are those of the other driver's.
+        query = dict(parse_qsl(urlsplit(os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]).query))
+        if not query["sslmode"].startswith("verify"):
+            return {"ssl": query["sslmode"]}
+        context = ssl.create_default_context(cafile=query["sslrootcert"])
+        context.check_hostname = query["sslmode"] == "verify-full"
+        return {"ssl": context}
     if name != "CELERY_CONFIG":
         raise AttributeError(name)
     from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CONFIG

@@ -92,6 +92,7 @@ MODULES = Path(str(host_lock.__file__)).parent.parent / "modules"
 FREE = {
     "airflow_dag_check": "only reads",
     "airflow_dags": "locks the store of DAG files",
+    "airflow_info": "only reads",
     "airflow_queues": "only reads",
     "airflow_release": "locks the folder of releases",
     "airflow_release_info": "only reads",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from configparser import ConfigParser
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 from ansible_collections.windfarm.airflow.plugins.module_utils import layout, services
@@ -99,6 +99,19 @@ def test_a_url_keeps_every_character_of_a_password() -> None:
 def test_a_url_with_an_ipv6_address() -> None:
     text = layout.url({"host": "fd00::1", "port": 6379, "user": "default", "name": "0"}, "redis", "x")
     assert urlsplit(text).hostname == "fd00::1"
+
+
+def test_a_url_of_several_hosts() -> None:
+    target = {"host": "db1, db2:5433,[fd00::1]:5434,fd00::2", "port": 5432, "user": "u", "name": "n"}
+    text = layout.url(target, "postgresql+psycopg2", NASTY, {"sslmode": "verify-full"})
+    parts = urlsplit(text)
+    assert unquote(parts.password or "") == NASTY and not parts.hostname and parts.path == "/n"
+    assert dict(parse_qsl(parts.query)) == {
+        "host": "db1,db2,fd00::1,fd00::2",
+        "port": "5432,5433,5434,5432",
+        "target_session_attrs": "read-write",
+        "sslmode": "verify-full",
+    }
 
 
 def test_airflow_cfg_is_read_as_it_was_meant() -> None:

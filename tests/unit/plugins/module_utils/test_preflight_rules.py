@@ -514,3 +514,34 @@ def _intermediate(root: pki.Authority, key: str) -> str:
     )
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     return builder.sign(root.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def test_servers_of_others() -> None:
+    def found(groups: dict[str, Any] | None = None, **variables: Any) -> list[str]:
+        return lines(groups, airflow_database_host="db.example.com", **variables)
+
+    alone: dict[str, Any] = {"postgresql": [], "redis": []}
+    assert found(alone, airflow_database_sslmode="verify-full", airflow_broker_url="rediss://u:hush@r:6380/0") == []
+    assert found(alone, airflow_database_sslmode="verify", airflow_broker_host="r") == [
+        "airflow_database_sslmode — is verify — did you mean verify-ca?"
+    ]
+    url = "airflow_broker_url — is no URL of Redis — begin it with redis://, rediss:// or sentinel://"
+    assert found(alone, airflow_broker_url="amqp://u:hush@r") == [url]
+    both = "airflow_broker_url — names a broker, and group redis has a host that is one — remove it, or empty the group"
+    assert found({"postgresql": []}, airflow_broker_url="redis://r") == [both]
+    assert (
+        "airflow_database_sslmode — is of no use where group postgresql has a host"
+        in found(airflow_database_sslmode="require")[0]
+    )
+    (problem,) = found(alone, airflow_broker_url="redis://u:p$x@r")
+    assert problem.startswith("airflow_broker_url — holds $, which Airflow or Flower would read as something else")
+    assert lines(airflow_webserver_config="/no/such") == [
+        "airflow_webserver_config — /no/such is no file here — give the path on this machine"
+    ]
+
+
+def test_what_is_declared_is_looked_at() -> None:
+    (problem,) = lines(airflow_pools=[{"name": "x", "slots": -7}])
+    assert problem == "airflow_pools[0] x — slots is -7 — write 0 or more, or -1 for no limit"
+    (problem,) = lines(airflow_users=[{"username": "root", "state": "absent"}], airflow_admin_user="root")
+    assert problem.startswith("airflow_users[0] root — is the admin user")

@@ -1,4 +1,4 @@
-# {{ ansible_managed }}
+# Managed by windfarm.airflow: changes here are lost.
 from flask_appbuilder.const import AUTH_DB
 
 AUTH_TYPE = AUTH_DB

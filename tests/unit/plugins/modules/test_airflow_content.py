@@ -1,0 +1,130 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from typing import Any
+
+import pytest
+import yaml
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.windfarm.airflow.plugins.module_utils import content_rules, content_script
+from ansible_collections.windfarm.airflow.plugins.modules import airflow_content
+
+
+def run(monkeypatch: Any, answer: dict[str, Any] | None = None, prepared: bool = True, **parameters: Any) -> dict[str, Any]:
+    """The module's answer, where the database is there and the script has answered so."""
+
+    class Database:
+        release, environment = "/release", {"A": "b"}
+
+        def __init__(self, release: str | None) -> None:
+            pass
+
+        def prepared(self) -> bool:
+            return prepared
+
+        def migrations(self) -> dict[str, Any]:
+            return {"alembic_version": {"heads": ["h"], "revisions": ["g", "h"]}}
+
+        def wait(self, _admin: None, _seconds: float) -> dict[str, Any]:
+            return {"revisions": {"alembic_version": [parameters.get("_revision", "h")]}}
+
+    asked: dict[str, Any] = {}
+
+    def script(_release: str, _user: str, _environment: Any, _script: Any, question: dict[str, Any]) -> dict[str, Any]:
+        asked.update(question)
+        return answer or {"changes": [], "warnings": []}
+
+    monkeypatch.setattr(airflow_content, "Database", Database)
+    monkeypatch.setattr(airflow_content, "run_script", script)
+    warned: list[str] = []
+    monkeypatch.setattr(airflow_content.AnsibleModule, "warn", lambda _self, text: warned.append(text))
+    monkeypatch.setattr(airflow_content.host_lock, "hold", lambda _module: None)
+    arguments = {name: value for name, value in parameters.items() if name != "_revision"}
+    out = io.StringIO()
+    with patch_module_args(arguments), contextlib.redirect_stdout(out), pytest.raises(SystemExit):
+        airflow_content.main()
+    return {**json.loads(out.getvalue()), "asked": asked, "warned": warned}
+
+
+CHANGES = [
+    {"kind": "roles", "name": "r", "what": "updated", "before": {"permissions": [["can_read", "A"], ["can_read", "B"]]},
+     "after": {"permissions": [["can_read", "B"], ["can_edit", "C"]]}},
+    {"kind": "pools", "name": "p", "what": "created", "before": {}, "after": {"slots": 3, "description": "ü"}},
+    {"kind": "variables", "name": "v", "what": "removed", "before": {"value": "(hidden)"}, "after": {}},
+]  # fmt: skip
+
+
+def test_changes_and_their_diff(monkeypatch: Any) -> None:
+    answer = {"changes": CHANGES, "warnings": ["look out"]}
+    result = run(monkeypatch, answer, purge=["pools"], protected_users=["admin"])
+    assert result["changed"] and [one["fields"] for one in result["changes"]] == [
+        ["permissions"],
+        ["description", "slots"],
+        ["value"],
+    ]
+    assert [(one["before_header"], one["before"], one["after"]) for one in result["diff"]] == [
+        ("roles", "r:\n  may can_read on A\n", "r:\n  may can_edit on C\n"),
+        ("pools", "", 'p:\n  slots: 3\n  description: "ü"\n'),
+        ("variables", "v:\n  value: (hidden)\n", ""),
+    ]
+    assert result["warned"] == ["look out"]
+    assert result["asked"]["purge"] == ["pools"] and result["asked"]["protected"] == ["admin"]
+
+
+def test_values_are_in_no_output(monkeypatch: Any) -> None:
+    result = run(
+        monkeypatch,
+        {"refused": ["no: s3cret-of-eve"]},
+        users=[{"username": "eve", "email": "e@x", "roles": ["Op"], "password": "s3cret-of-eve"}],
+        variables=[{"key": "short", "value": "xyz"}, {"key": "number", "value": 8172635}],
+    )
+    assert result["failed"] and result["asked"].pop("wanted")
+    text = json.dumps(result)
+    assert "s3cret" not in text and "xyz" not in text and "8172635" not in text and "short" not in text
+
+
+def test_nothing_declared_asks_nobody(monkeypatch: Any) -> None:
+    result = run(monkeypatch, prepared=False)
+    assert not result["changed"] and result["asked"] == {}
+
+
+def test_check_mode_where_nothing_is_installed(monkeypatch: Any) -> None:
+    declared: dict[str, Any] = {"pools": [{"name": "p", "slots": 1}, {"name": "q", "state": "absent"}]}
+    result = run(monkeypatch, prepared=False, _ansible_check_mode=True, **declared)
+    assert result["changes"] == [{"kind": "pools", "name": "p", "what": "created", "fields": ["include_deferred", "slots"]}]
+
+
+def test_users_of_a_directory_are_left_out(monkeypatch: Any) -> None:
+    user = {"username": "eve", "email": "e@x", "roles": ["Op"]}
+    result = run(monkeypatch, users=[user], purge=["users", "pools"], users_managed=False, variable_prefix="airflow_")
+    assert result["asked"]["wanted"]["users"] == [] and result["asked"]["purge"] == ["pools"]
+    assert result["warned"][0].startswith("airflow_users is left out: webserver_config.py has users of another place")
+    assert run(monkeypatch, users_managed=False)["warned"] == []
+
+
+def test_another_schema_is_refused_and_only_predicted_on(monkeypatch: Any) -> None:
+    declared: dict[str, Any] = {"pools": [{"name": "p", "slots": 1}], "_revision": "g"}
+    assert "does not have the schema of this release" in run(monkeypatch, **declared)["msg"]
+    assert not run(monkeypatch, _ansible_check_mode=True, **declared).get("failed")
+
+
+def test_mistakes_end_it_before_anybody_is_asked(monkeypatch: Any) -> None:
+    result = run(monkeypatch, pools=[{"name": "p", "slots": -2}], variable_prefix="airflow_")
+    assert result["msg"] == "airflow_pools[0] p — slots is -2 — write 0 or more, or -1 for no limit"
+    assert result["asked"] == {}
+
+
+def test_options_are_those_that_the_rules_know() -> None:
+    documented = yaml.safe_load(airflow_content.DOCUMENTATION)["options"]
+    for kind in content_rules.KINDS:
+        known = {content_rules.NAMES[kind], *content_rules.FIELDS[kind], "state"}
+        assert set(airflow_content.OPTIONS[kind]) == set(documented[kind]["suboptions"]) == known
+    # The script runs alone and so has these itself.
+    assert content_script.ORDER == content_rules.KINDS
+    assert content_script.BUILT_IN_ROLES == content_rules.BUILT_IN_ROLES
+    assert content_script.BUILT_IN_POOL == content_rules.BUILT_IN_POOL
