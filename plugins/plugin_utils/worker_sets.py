@@ -27,7 +27,7 @@ def worker_sets(hostvars: Any, loader: Any) -> tuple[dict[str, Mapping[str, Any]
     top = inventory.groups.get("airflow_worker")
     if top is None:
         return {}, set()
-    sets = {
+    sets: dict[str, Mapping[str, Any]] = {
         group.name: {
             "hosts": [host.name for host in group.get_hosts()],
             "above": [above.name for above in group.get_ancestors()],

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import http.server
 import itertools
+import pathlib
 import threading
 from collections.abc import Iterator
 
@@ -135,3 +136,35 @@ def test_a_restart_is_no_crash_loop_because_of_older_crashes(monkeypatch: pytest
     monkeypatch.setattr(services.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(host, "ask", lambda *args: (True, ""))
     assert host.wait_one({"service": "airflow-x", "instance": ""}, "airflow-x.service", services.time.monotonic() + 60) == ""
+
+
+@pytest.mark.parametrize(("left", "stays"), [([], False), (["etl"], False), ([], True), (["etl"], True)])
+def test_the_workers_target_goes_with_the_last_instance(
+    left: list[str], stays: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`left`: units of other instances on disk; `stays`: the inventory has another one, of which a drained host has no unit."""
+    monkeypatch.setattr(services, "UNITS", str(tmp_path))
+    monkeypatch.setattr(services, "systemctl", lambda *_arguments: "")
+    for name in ["gone", *left]:
+        (tmp_path / f"airflow-worker@{name}-a.service").write_text(f"{services.MARKER}x\n")
+    for name in ("airflow-worker.target", "airflow-worker-needs.target"):
+        (tmp_path / name).write_text("")
+    staying = [{"name": "worker", "service": "airflow-worker@etl", "instance": "etl"}] if stays else []
+    host = services.Host(staying, {}, "python", 1, 1, "overlap", False)
+    ended = {"ActiveState": "inactive", "UnitFileState": "disabled"}
+    host.remove_unit("airflow-worker@gone-a.service", ended, {}, {}, [])
+    assert not (tmp_path / "airflow-worker@gone-a.service").exists()
+    assert (tmp_path / "airflow-worker.target").exists() is (stays or bool(left))
+    assert (tmp_path / "airflow-worker-needs.target").exists() is (stays or bool(left))
+
+
+def test_an_instance_leaves_a_host_that_keeps_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody need be asked whether the host's last worker may go."""
+    monkeypatch.setattr(services, "last_of_its_kind", lambda *_arguments: pytest.fail("it asked"))
+    staying = {"name": "worker", "service": "airflow-worker@etl", "instance": "etl"}
+    host = services.Host([staying], {}, "python", 1, 1, "overlap", True)
+    host.remove_unit("airflow-worker@io-a.service", {"ActiveState": "active", "UnitFileState": "enabled"}, {}, {"worker": []}, [])
+    assert host.actions == [
+        "disable airflow-worker@io-a.service",
+        "let airflow-worker@io-a.service finish its tasks and stop",
+    ]
