@@ -365,14 +365,27 @@ def test_a_worker_that_should_have_ended_is_killed_without_tasks_only(
 ) -> None:
     one = worker(health, tmp_path)
     run = run_of(health, one)
-    run.ending = {one.unit: 9900.0}
+    run.ending = {one.unit: [9900.0, None]}
     run.state = {one.unit: {**one.properties, "ActiveState": "deactivating"}}
-    monkeypatch.setattr(health, "processes", lambda _group: [("S", 0, "airflow worker -- 1")])
+    alive = [("S", 0, "celeryd"), ("S", 0, "airflow supervisor"), ("S", 0, "airflow worker -- 1")]
+    killed = [("kill", "--signal=SIGKILL", one.unit)]
+    monkeypatch.setattr(health, "processes", lambda _group: alive)
     run.end_what_should_have_ended()
     assert done == []
-    monkeypatch.setattr(health, "processes", lambda _group: [("T", 0, "airflow worker -- 1")])
+    # It has just ended; how, the webserver may not know yet.
+    monkeypatch.setattr(health, "processes", lambda _group: alive[:2])
     run.end_what_should_have_ended()
-    assert done == [("kill", "--signal=SIGKILL", one.unit)]
+    run.now += health.REPORT_SECONDS
+    run.end_what_should_have_ended()
+    assert done == []
+    run.now += 1
+    run.end_what_should_have_ended()
+    assert done == killed
+    done.clear()
+    run.ending = {one.unit: [9900.0, None]}
+    monkeypatch.setattr(health, "processes", lambda _group: [alive[0], *(("T", 0, line) for _state, _ended, line in alive[1:])])
+    run.end_what_should_have_ended()
+    assert done == killed, "all that could report is stopped"
     run.state = {one.unit: {**one.properties, "ActiveState": "inactive"}}
     run.end_what_should_have_ended()
     assert run.ending == {}

@@ -46,6 +46,8 @@ SETTLE_SECONDS = 60
 # A component that a restart does not mend is not restarted all day.
 RESTARTS, WITHIN_SECONDS = 3, 3600
 FEWEST_INODES = 5000
+# Who has run a task asks the webservers for so long to note how it ended; killed before, the task would run again.
+REPORT_SECONDS = 150
 DATABASE_URL = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 BROKER_URL = "AIRFLOW__CELERY__BROKER_URL"
 PROPERTIES = ("Id", "ActiveState", "MainPID", "ControlGroup", "ExecMainStartTimestampMonotonic", "UnitFileState")
@@ -404,8 +406,9 @@ class Run:
         self.reached: dict[str, tuple[bool, str]] = {}
         self.witnesses: dict[str, tuple] = {}
         self.waiting: dict[str, int] = {}
-        # Worker units that are to end, since when; and those that come back when their host is well.
-        self.ending: dict[str, float] = dict(self.memory.get("ending", {}))
+        # Worker units that are to end, with when that was asked for and since when no task of them runs; and those that come
+        # back when their host is well.
+        self.ending: dict[str, list] = dict(self.memory.get("ending", {}))
         self.stopped: list[str] = list(self.memory.get("stopped", []))
 
     def units(self, service: dict) -> list:
@@ -532,11 +535,13 @@ class Run:
         if one.unit in self.ending:
             component.not_judged("is to end")
             return
-        if one.ok and one.health["kind"] == "celery":
+        if one.ok and self.waiting.get(one.key):
             found = processes(one.properties["ControlGroup"])
             tasks, slots, waiting = tasks_of(found), int(one.health["slots"]), self.waiting[one.key]
             one.ok, component.progress = consumes(waiting, tasks, slots, sum(ended for _, ended, _ in found), component.progress)
             one.why = f"it starts none of the {waiting} messages in its queues, with {len(tasks)} of {slots} slots in use"
+        else:
+            component.progress = None
         if one.ok:
             component.found_healthy()
         elif one.ok is None:
@@ -583,9 +588,9 @@ class Run:
 
         systemd's SIGTERM comes with a SIGCONT, for the main process alone. One that was merely stopped thus gives back what it
         has fetched and waits for its tasks; of one that does not, the tasks go on by themselves, as they report to the
-        webservers. What is left without a task is killed by a later run.
+        webservers. What is left after them is killed by a later run.
         """
-        self.ending[one.unit] = self.now
+        self.ending[one.unit] = [self.now, None]
         tasks = tasks_of(processes(one.properties["ControlGroup"]))
         other = self.other(one.unit)
         if tasks and self.may_overlap() and self.swap(one.service, one.unit, other):
@@ -621,14 +626,20 @@ class Run:
         return True
 
     def end_what_should_have_ended(self) -> None:
-        for unit, since in list(self.ending.items()):
+        for unit, (since, idle) in list(self.ending.items()):
             properties = self.state.get(unit, {})
             if properties.get("ActiveState") != "deactivating":
                 # Started anew, gone, or not stopped at all.
                 late = self.now - since > self.settings["start_seconds"]
                 if properties.get("ActiveState") != "active" or age(properties) < self.now - since or late:
                     del self.ending[unit]
-            elif not tasks_of(processes(properties["ControlGroup"])):
+                continue
+            found = processes(properties["ControlGroup"])
+            # But for the main process, which systemd has let go on.
+            frozen = sum(state not in "TtZX" for state, _ended, _line in found) <= 1
+            idle = None if tasks_of(found) else idle or self.now
+            self.ending[unit] = [since, idle]
+            if idle and (frozen or self.now - idle > REPORT_SECONDS):
                 say(f"{unit} has not ended, and no task of it runs: killed")
                 systemctl("kill", "--signal=SIGKILL", unit)
 
