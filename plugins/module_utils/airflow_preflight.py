@@ -109,13 +109,16 @@ VARIABLES = (
     "ansible_host",
     "ansible_port",
     "inventory_dir",
-    *(f"airflow_{kind}" for kind in (*content_rules.KINDS, "purge")),
     "airflow_admin_user",
     "airflow_admin_email",
     "airflow_broker_url",
     "airflow_database_sslmode",
     "airflow_webserver_config",
 )
+
+
+# Long lists, of one host only: the first with a scheduler.
+CONTENT = tuple(f"airflow_{kind}" for kind in (*content_rules.KINDS, "purge"))
 
 
 class Inventory(NamedTuple):

@@ -80,7 +80,7 @@ def _script(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_what_keeps_it_waiting(script: Any, monkeypatch: pytest.MonkeyPatch, tables: Any, wrong: str) -> None:
-    monkeypatch.setitem(sys.modules, "psycopg2", Database(tables))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "psycopg2", Database(tables))
     assert script.differs(WANTED) == wrong
 
 
