@@ -93,7 +93,8 @@ class ActionModule(ActionBase):
             def note(name: str, exc: Exception, host: str = host) -> None:
                 broken.setdefault((name, " ".join(str(exc).split())), []).append(host)
 
-            known = role.read(host, names, note, preflight_workers.PREFIX)
+            content = airflow_preflight.CONTENT if host in list(variables["groups"].get("airflow_scheduler", []))[:1] else ()
+            known = role.read(host, (*names, *content), note, preflight_workers.PREFIX)
             hosts[host] = {**known, **overlay, airflow_secrets.EXTRA: extra}
         problems += [
             Problem(

@@ -109,13 +109,16 @@ VARIABLES = (
     "ansible_host",
     "ansible_port",
     "inventory_dir",
-    *(f"airflow_{kind}" for kind in (*content_rules.KINDS, "purge")),
     "airflow_admin_user",
     "airflow_admin_email",
     "airflow_broker_url",
     "airflow_database_sslmode",
     "airflow_webserver_config",
 )
+
+
+# Long lists, of one host only: the first with a scheduler.
+CONTENT = tuple(f"airflow_{kind}" for kind in (*content_rules.KINDS, "purge"))
 
 
 class Inventory(NamedTuple):
@@ -752,9 +755,9 @@ def check_servers_of_others(inventory: Inventory) -> list[Problem]:
         if url and inventory.members("redis"):
             what = "names a broker, and group redis has a host that is one"
             problems[Problem("airflow_broker_url", what, "remove it, or empty the group")] = None
-        elif url and not re.match(r"(rediss?|sentinel)://", str(url)):
+        elif url and not re.match(r"rediss?://", str(url)):
             what = "is no URL of Redis"
-            problems[Problem("airflow_broker_url", what, "begin it with redis://, rediss:// or sentinel://")] = None
+            problems[Problem("airflow_broker_url", what, "begin it with redis:// or rediss://")] = None
     for path in inventory.values("airflow_webserver_config").values():
         if path and not os.path.isfile(str(path)):
             problems[Problem("airflow_webserver_config", f"{path} is no file here", "give the path on this machine")] = None

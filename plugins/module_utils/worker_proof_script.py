@@ -53,7 +53,8 @@ def broker(question: dict[str, Any]) -> str:
     import redis
 
     url = os.environ["AIRFLOW__CELERY__BROKER_URL"]
-    verified = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "/etc/airflow/ca.pem"} if url.startswith("rediss:") else {}
+    authority = os.environ.get("AIRFLOW__CELERY__SSL_CACERT", "")
+    verified = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": authority} if url.startswith("rediss:") else {}
     try:
         client = redis.Redis.from_url(url, socket_timeout=SECONDS, socket_connect_timeout=SECONDS, **verified)
         for queue in question["queues"]:

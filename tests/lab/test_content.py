@@ -432,3 +432,26 @@ def test_a_new_password_of_the_admin(copy: Path, inventory: Inventory) -> None:
     overlay.unlink()
     assert site(copy).changed == 1 and logs_in(old)
     assert running() == before
+
+
+def test_a_component_waits_for_its_schema(inventory: Inventory) -> None:
+    """On another schema Airflow ends at once: the unit waits, and does not start it again and again."""
+    host, unit = inventory.members["triggerer"][0], "airflow-triggerer.service"
+    (found,) = inventory.sql("SELECT version_num FROM alembic_version")[0]
+
+    def show(name: str) -> str:
+        return inventory.run(host, "systemctl", "show", "-P", name, unit)
+
+    inventory.sql("UPDATE alembic_version SET version_num = 'older'")
+    try:
+        inventory.run(host, "systemctl", "restart", "--no-block", unit)
+        wait("it waits", 60, lambda: show("SubState") == "start-pre")
+        restarts = show("NRestarts")
+        time.sleep(15)
+        assert (show("ActiveState"), show("NRestarts")) == ("activating", restarts)
+        assert "the database has alembic_version older, this release needs" in inventory.run(
+            host, "journalctl", "-u", unit, "-n", "20"
+        )
+    finally:
+        inventory.sql(f"UPDATE alembic_version SET version_num = '{found}'")
+    wait("it starts by itself", 30, lambda: show("SubState") == "running")

@@ -214,7 +214,7 @@ def test_redis(health: Any, serve: Callable[..., int], monkeypatch: pytest.Monke
     subscribed = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n"
     heartbeats = subscribed + heartbeat("a@h") + heartbeat("b@other")
     port = serve(b"+OK\r\n", *[b":2\r\n", b":0\r\n", b":0\r\n", b":1\r\n"], heartbeats, b"")
-    redis = health.Redis(f"redis://airflow:p%40ss@127.0.0.1:{port}/0")
+    redis = health.Redis({health.BROKER_URL: f"redis://airflow:p%40ss@127.0.0.1:{port}/0"})
     assert redis.waiting(["default"]) == 3
     assert redis.hear({"a@h", "c@h"}) == {"a@h"}
     redis.close()
@@ -223,7 +223,7 @@ def test_redis(health: Any, serve: Callable[..., int], monkeypatch: pytest.Monke
 def test_redis_that_refuses(health: Any, serve: Callable[..., int]) -> None:
     port = serve(b"-WRONGPASS no\r\n")
     with pytest.raises(OSError, match="WRONGPASS"):
-        health.Redis(f"redis://airflow:p@127.0.0.1:{port}/0")
+        health.Redis({health.BROKER_URL: f"redis://airflow:p@127.0.0.1:{port}/0"})
 
 
 # --- one run -----------------------------------------------------------------------------------------------------------

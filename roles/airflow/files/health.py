@@ -199,11 +199,11 @@ def difference(dates: list, begun: float, ended: float) -> tuple | None:
 class Redis:
     """As much of a client as it takes to ask."""
 
-    def __init__(self, url: str) -> None:
-        found = urlsplit(url)
+    def __init__(self, environment: dict) -> None:
+        found, authority = urlsplit(environment[BROKER_URL]), environment.get("AIRFLOW__CELERY__SSL_CACERT", CA)
         host = found.hostname or "localhost"
         self.database = int(found.path.strip("/") or 0)
-        self._socket = connect(host, found.port or 6379, CA if found.scheme == "rediss" else "", host)
+        self._socket = connect(host, found.port or 6379, authority if found.scheme == "rediss" else "", host)
         self._file = self._socket.makefile("rb")
         if found.password:
             self.call("AUTH", *([unquote(found.username)] if found.username else []), unquote(found.password))
@@ -490,7 +490,7 @@ class Run:
     def ask_for_workers(self, workers: list) -> None:
         names = {one.name for one in workers}
         try:
-            redis = Redis(workers[0].environment[BROKER_URL])
+            redis = Redis(workers[0].environment)
             self.witnesses["redis"] = redis.clock()
             self.waiting = {one.key: redis.waiting(one.health["queues"].split(",")) for one in workers}
             heard = redis.hear(names)
@@ -517,7 +517,7 @@ class Run:
             self.reached["database"] = found is not None, f"the database does not answer ({detail})"
         if BROKER_URL in one.environment and "broker" not in self.reached:
             try:
-                Redis(one.environment[BROKER_URL]).close()
+                Redis(one.environment).close()
                 self.reached["broker"] = True, ""
             except OSError as error:
                 self.reached["broker"] = False, f"Redis does not answer ({error})"

@@ -525,7 +525,7 @@ def test_servers_of_others() -> None:
     assert found(alone, airflow_database_sslmode="verify", airflow_broker_host="r") == [
         "airflow_database_sslmode — is verify — did you mean verify-ca?"
     ]
-    url = "airflow_broker_url — is no URL of Redis — begin it with redis://, rediss:// or sentinel://"
+    url = "airflow_broker_url — is no URL of Redis — begin it with redis:// or rediss://"
     assert found(alone, airflow_broker_url="amqp://u:hush@r") == [url]
     both = "airflow_broker_url — names a broker, and group redis has a host that is one — remove it, or empty the group"
     assert found({"postgresql": []}, airflow_broker_url="redis://r") == [both]
