@@ -44,9 +44,7 @@ def _by_instance(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     if "instances" not in entry:
         return [dict(entry)]
     common = {key: value for key, value in entry.items() if key != "instances"}
-    return [
-        {**_filled(common, workers.words(one)), "instance": one["name"], "settings": dict(one)} for one in entry["instances"]
-    ]
+    return [{**_filled(common, workers.words(one)), "instance": one["name"], "settings": dict(one)} for one in entry["instances"]]
 
 
 def _filled(value: Any, words: Mapping[str, str]) -> Any:
