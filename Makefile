@@ -128,6 +128,11 @@ test-long: setup ## The long proofs (one alone: LONG=tests/long/test_x.py); each
 bench: setup ## Time from bare hosts to a DAG run, beside the floor (FLOOR=script), and of a second run (BENCH=security: what TLS costs)
 	@.venv/bin/python tests/bench.py $(BENCH) --floor $(FLOOR)
 
+MANY ?= simulated
+.PHONY: bench-many
+bench-many: setup ## Processor time and memory of the controller for 4 to 200 hosts (MANY=twelve: a real lab of twelve workers, on a quiet machine)
+	@.venv/bin/python tests/bench_many.py $(MANY)
+
 .PHONY: lock
 lock: setup ## Resolve the locks of an Airflow release anew: make lock AIRFLOW=x.y.z
 	.venv/bin/python tools/lock.py --airflow $(or $(AIRFLOW),$(error say AIRFLOW=x.y.z))

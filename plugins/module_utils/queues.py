@@ -115,6 +115,10 @@ def lost_with(
     return {name: why for name, why in without_worker(queues, workers, leaving).items() if name not in before}
 
 
+def warning(name: str, why: str) -> str:
+    return f"queue {name}: no worker takes it ({why}); add it to airflow_worker_queues"
+
+
 def used_by(use: Mapping[str, Any]) -> str:
     """Such as: DAG etl_daily, 3 waiting tasks."""
     words = []

@@ -76,6 +76,10 @@ def database(names: bool) -> dict[str, Any]:
     connection = psycopg2.connect(url, connect_timeout=5, options="-c statement_timeout=20000")
     connection.set_session(readonly=True)
     with connection, connection.cursor() as cursor:
+        # Not yet before the first migration, which check mode does not make.
+        cursor.execute("SELECT to_regclass('dag_version')")
+        if cursor.fetchone()[0] is None:
+            return {"dags": [], "tasks": [], "running": []}
         cursor.execute(DAGS, (list(NEEDS_WORKER),))
         dags = [list(row) for row in cursor.fetchall()]
         cursor.execute(COMPRESSED)

@@ -29,6 +29,10 @@ options:
     description: Also ask the broker how many messages wait.
     type: bool
     default: false
+  warn:
+    description: Warn of each queue in RV(without_worker).
+    type: bool
+    default: false
   names:
     description: Also tell which tasks run.
     type: bool
@@ -41,7 +45,7 @@ author:
   - windfarm.airflow contributors (@windfarm)
 attributes:
   check_mode:
-    description: Changes nothing in either mode.
+    description: Changes nothing in either mode. On a host that is not installed yet it finds nothing, and says so in no error.
     support: full
   diff_mode:
     description: There is nothing to show.
@@ -123,9 +127,11 @@ lost:
   type: dict
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.windfarm.airflow.plugins.module_utils import queues
-from ansible_collections.windfarm.airflow.plugins.module_utils.database import DatabaseError
+from ansible_collections.windfarm.airflow.plugins.module_utils.database import Database, DatabaseError
 
 
 def main() -> None:
@@ -134,6 +140,7 @@ def main() -> None:
             "workers": {"type": "dict", "default": {}},
             "leaving": {"type": "list", "elements": "str", "default": []},
             "lengths": {"type": "bool", "default": False},
+            "warn": {"type": "bool", "default": False},
             "names": {"type": "bool", "default": False},
             "release": {"type": "path", "default": ""},
         },
@@ -141,14 +148,20 @@ def main() -> None:
     )
     parameters = module.params
     workers = parameters["workers"]
+    nothing: dict[str, Any] = {"queues": {}, "taken": None, "running": {}, "broker_problem": "", "without_worker": {}, "lost": {}}
+    if module.check_mode and not Database(parameters["release"] or None).prepared():
+        module.exit_json(changed=False, **nothing)
     try:
         found = queues.read(queues.served(workers), parameters["release"], parameters["lengths"], parameters["names"])
     except (DatabaseError, OSError, KeyError, ValueError) as error:
         module.fail_json(msg=str(error))
+    without = queues.without_worker(found["queues"], workers) if workers else {}
+    for name, why in without.items() if parameters["warn"] else []:
+        module.warn(queues.warning(name, why))
     module.exit_json(
         changed=False,
         **found,
-        without_worker=queues.without_worker(found["queues"], workers) if workers else {},
+        without_worker=without,
         lost=queues.lost_with(found["queues"], workers, parameters["leaving"]),
     )
 

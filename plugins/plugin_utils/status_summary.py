@@ -265,11 +265,12 @@ def warnings(
         about = f"queue {queue}"
         somewhere = use["workers"] or use["outside"]
         if workers is not None and not (somewhere or use["away"]) and queues_of.in_use(use):
-            told.append((about, f"no worker takes it, but {queues_of.used_by(use)} use it; add it to airflow_worker_queues"))
+            told.append((about, queues_of.warning(queue, queues_of.used_by(use)).removeprefix(f"{about}: ")))
         elif not somewhere and (use["waiting"] or use["length"]):
             count = max(use["waiting"], use["length"] or 0)
             why = ", ".join(f"{name} is {_absent(found['components'][name], hosts[name], queue)}" for name in use["away"][:5])
-            told.append((about, f"{count} task{'' if count == 1 else 's'} wait and no worker takes them now ({why})"))
+            what = "1 task waits" if count == 1 else f"{count} tasks wait"
+            told.append((about, f"{what} and no worker takes them now ({why})"))
     if len(found["releases"]) > 1:
         told.append(("releases", f"{_places(found['releases'])}; run upgrade.yml or site.yml"))
     if len(found["dags"]) > 1:

@@ -32,7 +32,7 @@ class Run:
     @property
     def verdict(self) -> str:
         """The last line before Ansible goes on."""
-        (found,) = re.findall(r"^(all well|\d+ problems?)$", self.text, re.M)
+        (found,) = re.findall(r"^((?:all well|\d+ problems?)(?:, \d+ warnings?)?)$", self.text, re.M)
         return str(found)
 
     @property
@@ -44,6 +44,9 @@ class Run:
 
     def problems(self, host: str) -> list[str]:
         return [one["problem"] for one in self.document["problems"] if one["host"] == host]
+
+    def warning(self, about: str) -> str:
+        return "".join(one["warning"] for one in self.document["warnings"] if one["about"] == about)
 
 
 def status(inventory: Inventory, *options: str, **variables: Any) -> Run:
@@ -66,24 +69,31 @@ def show(inventory: Inventory, host: str, name: str, what: str) -> str:
     return inventory.run(host, "systemctl", "show", "--value", f"--property={what}", name)
 
 
+def started(inventory: Inventory, host: str, name: str) -> float:
+    """Seconds since a unit's main process was started."""
+    now, then = inventory.run(
+        host, "sh", "-c", f'date +%s; date +%s -d "$(systemctl show --value --property=ExecMainStartTimestamp {name})"'
+    ).split()
+    return float(now) - float(then)
+
+
 @pytest.fixture(scope="module")
 def well(inventory: Inventory) -> Run:
     began = time.monotonic()
     run = as_json(inventory)
     assert time.monotonic() - began < SECONDS
     assert run.rc == 0, run.text
-    assert run.document["problems"] == [], "the other tests need a cluster that is well"
+    assert run.document["problems"] == [] and run.document["warnings"] == [], "the other tests need a cluster that is well"
     return run
 
 
 def test_text_for_people(well: Run, inventory: Inventory) -> None:
     run = status(inventory, "--check")
     assert run.rc == 0 and run.verdict == "all well", run.text
-    for host, told in well.document["hosts"].items():
-        assert f"\n  {host}: Debian " in run.text
-        for one in told["units"]:
-            if one["state"] == "active":
-                assert f"   {one['name'].removesuffix('.service')} " in run.text
+    for host, parts in well.document["cluster"]["components"].items():
+        (first, *rest) = (re.escape(part["label"]) + r" +up +" + re.escape(part["version"]) for part in parts)
+        rows = [rf"^   {host} +{first} .*", *(rf"^ {{4,}}{one} .*" for one in rest)]
+        assert re.search("\n".join(rows), run.text, re.M), f"{host}: {run.text}"
     assert re.findall(r"changed=(\d+) +unreachable=(\d+) +failed=(\d+)", run.text) == [("0", "0", "0")] * len(
         well.document["hosts"]
     )
@@ -103,6 +113,12 @@ def test_every_host_tells_what_is_so(well: Run, inventory: Inventory) -> None:
             state = "not-found" if missing else show(inventory, host, one["name"], "ActiveState")
             assert one["state"] == state, f"{host}: {one['name']}"
             assert one["enabled"] == show(inventory, host, one["name"], "UnitFileState"), f"{host}: {one['name']}"
+            if (
+                one["state"] == "active"
+                and one["name"].endswith(".service")
+                and show(inventory, host, one["name"], "MainPID") != "0"
+            ):
+                assert abs(one["uptime"] - started(inventory, host, one["name"])) < SECONDS, f"{host}: {one['name']}"
             running = (
                 one["state"] == "active" and one["name"].startswith("airflow-") and one["name"] != "airflow-firewall.service"
             )
@@ -131,8 +147,24 @@ def test_the_file_holds_what_is_printed(well: Run, inventory: Inventory, tmp_pat
     assert json.loads(path.read_text()) == run.document
 
 
-def test_no_secret_is_shown(inventory: Inventory) -> None:
-    text = status(inventory, "-vvv").text
+def test_hosts_are_in_the_order_of_the_inventory(well: Run, inventory: Inventory) -> None:
+    asked = set(well.document["hosts"])
+    assert list(well.document["hosts"]) == [host for host in inventory.groups["all"] if host in asked]
+
+
+def test_the_page_shows_every_host_and_component(well: Run, inventory: Inventory, tmp_path: Path) -> None:
+    path = tmp_path / "status.html"
+    assert status(inventory, "--check", airflow_status_html=str(path)).rc == 0
+    page = path.read_text()
+    for host, parts in well.document["cluster"]["components"].items():
+        assert f">{host}<" in page
+        assert all(f">{part['label']}<" in page for part in parts)
+    assert "all well" in page
+
+
+def test_no_secret_is_shown(inventory: Inventory, tmp_path: Path) -> None:
+    path = tmp_path / "status.html"
+    text = status(inventory, "-vvv", airflow_status_html=str(path)).text + path.read_text()
     host = inventory.members["scheduler"][0]
     names = [name for name in inventory._variables[host].available_variables if SECRETS.match(name)]
     assert "airflow_fernet_key" in names
@@ -172,11 +204,13 @@ def test_a_stopped_unit(well: Run, inventory: Inventory) -> None:
     finally:
         inventory.run(host, "systemctl", "start", name)
     assert run.rc == 0, "that there is a problem was told, so the run has succeeded"
+    (part,) = (part for part in run.document["cluster"]["components"][host] if part["component"] == "triggerer")
+    assert (part["health"], part["state"]) == ("ill", "inactive")
     (problem,) = run.problems(host)
     assert problem.startswith(f"{name} is inactive (dead) since ")
     assert unit(run.document, host, name)["memory"] is None
     assert strict.rc == 2 and strict.verdict == "1 problem"
-    assert re.search(r"^!  airflow-triggerer +inactive \(dead\)", strict.text, re.M)
+    assert re.search(r"^! .* triggerer +inactive ", strict.text, re.M)
     assert f"\n! {host}: {name} is inactive" in strict.text
 
 
@@ -229,4 +263,58 @@ def test_a_host_that_is_down(well: Run, inventory: Inventory, tmp_path: Path) ->
     assert set(run.document["hosts"]) == {"down1", *well.document["hosts"]}
     alone = status(inventory, "-i", str(extra), "--limit", "down1", airflow_status_strict=True)
     assert alone.rc == 2 and alone.verdict == "1 problem"
-    assert "! down1: unreachable\n" in alone.text
+    assert re.search(r"^!  down1 +worker +unreachable$", alone.text, re.M)
+
+
+def test_queues_of_dags_and_what_waits(well: Run, shipment: Shipment, airflow: Airflow, inventory: Inventory) -> None:
+    """Every worker is drained while a task runs and another one waits."""
+    workers = inventory.members["worker"]
+    shipment.ship("status")
+    wait("the shipped DAG is known", 60, lambda: airflow.dag("life_cycle") and shipment.marker in airflow.source("life_cycle"))
+    first = airflow.trigger("life_cycle", {"seconds": 60})
+    wait("its task runs", 60, lambda: states(inventory, first, "slow") == ["running"])
+    units = {host: inventory.worker_unit(host) for host in workers}
+    for host in workers:
+        inventory.run(host, "touch", "/etc/airflow/drained")
+        inventory.run(host, "systemctl", "--no-block", "stop", units[host])
+    try:
+        second = airflow.trigger("life_cycle", {"seconds": 1})
+        wait("a task waits", 60, lambda: states(inventory, second, "slow") == ["queued"])
+        run = as_json(inventory)
+        text = status(inventory)
+    finally:
+        for host in workers:
+            inventory.run(host, "rm", "/etc/airflow/drained")
+            wait(f"{host} has finished", 120, lambda h=host: show(inventory, h, units[h], "ActiveState") == "inactive")
+            inventory.run(host, "systemctl", "start", units[host])
+    use = run.document["cluster"]["queues"]["default"]
+    assert use["waiting"] >= 1 and use["length"] >= 1 and use["running"] >= 1 and use["slots"] == 0
+    assert use["workers"] == [] and set(use["away"]) == set(workers)
+    assert re.search(r"tasks? waits? and no worker takes them now", run.warning("queue default"))
+    (draining,) = (one for one in run.document["cluster"]["tasks"] if one["name"] == "life_cycle.slow" and one["run"] == first)
+    assert draining["draining"] and 0 < draining["seconds"] < 300
+    assert f"{draining['host']}: life_cycle.slow, for " in text.text
+    # No worker of the inventory takes the queues of another DAG of that file.
+    for host in workers:
+        assert "no worker takes it (DAG life_cycle_queues" in run.warning(f"queue test-{host}")
+    assert text.verdict.startswith("all well, ")
+    assert airflow.wait_for_run("life_cycle", second, 120) == "success"
+
+
+def states(inventory: Inventory, run_id: str, task: str) -> list[str]:
+    rows = inventory.sql(f"select state from task_instance where run_id = '{run_id}' and task_id = '{task}'")
+    return [row[0] for row in rows]
+
+
+def test_other_dag_files_than_the_others(well: Run, inventory: Inventory) -> None:
+    reading = [host for host, told in well.document["hosts"].items() if told["dags"]]
+    if len(reading) == 1:
+        pytest.skip("on a single host they cannot differ")
+    record = inventory.run(reading[0], "sh", "-c", 'echo "$(readlink -f /srv/airflow/dags).json"')
+    before = inventory.run(reading[0], "cat", record)
+    inventory.run(reading[0], "tee", record, stdin=json.dumps({**json.loads(before), "revision": "0123456789abcdef"}))
+    try:
+        run = as_json(inventory)
+    finally:
+        inventory.run(reading[0], "tee", record, stdin=before)
+    assert f"0123456789abcdef on {reading[0]}; run dags.yml" in run.warning("DAG files")

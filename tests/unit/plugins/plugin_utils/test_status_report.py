@@ -254,7 +254,7 @@ SERVING = host(["airflow_worker"], *worker())
 def test_a_queue_without_a_worker_that_a_dag_uses() -> None:
     queues = asked({"default": use(dags=1), "gpu": use(dags=1, examples=["train"])})
     assert warnings(WORKERS, control1=control(queues=queues), worker1=SERVING) == [
-        "queue gpu: no worker takes it, but DAG train use it; add it to airflow_worker_queues"
+        "queue gpu: no worker takes it (DAG train); add it to airflow_worker_queues"
     ]
     assert status_report.verdict(report(WORKERS, control1=control(queues=queues), worker1=SERVING)) == "all well, 1 warning"
     # An inventory that cannot be read says nothing of who should.
