@@ -191,13 +191,3 @@ def removal_problems(
             what = f"would be the last that takes tasks: {_few(staying)} {'is' if len(staying) == 1 else 'are'} drained or away"
             problems.append(Problem(f"host {_few(leaving)}", what, "put another one back to work first (drain.yml -e undo=true)"))
     return problems
-
-
-def workers_of(plan: Mapping[str, Any], hostvars: Mapping[str, Any], default: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Instances of each worker host with their queues."""
-    if "workers" in plan:
-        return {host: list(instances) for host, instances in plan["workers"].items()}
-    return {
-        host: [{"name": "default", "queues": hostvars[host].get("airflow_worker_queues") or list(default)}]
-        for host in plan["members"]["worker"]
-    }
