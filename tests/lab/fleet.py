@@ -80,7 +80,7 @@ class Fleet(Cluster):
             "nft",
             "-f",
             "-",
-            stdin="table inet away { chain input { type filter hook input priority -5; tcp dport 22 drop; }; }",
+            stdin="table inet away { chain input { type filter hook input priority -5; tcp dport 22 reject with tcp reset; }; }",
         )
         try:
             yield
