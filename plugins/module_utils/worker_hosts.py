@@ -154,10 +154,14 @@ def removal_problems(
     lost: Sequence[str],
     members: Mapping[str, Sequence[str]],
     facts: Mapping[str, Mapping[str, Any]],
+    entries: Sequence[str] = (),
 ) -> list[Problem]:
-    """`facts` are those of the hosts that answer; `members` the hosts of each component and server."""
+    """`facts` are those of the hosts that answer; `members` the hosts of each component and server; `entries` the users'."""
     problems = []
     for host in leaving:
+        if host in entries:
+            cure = "take it out of that group, run playbooks/site.yml, then remove it"
+            problems.append(Problem(f"host {host}", "is an entry of the users (group haproxy)", cure))
         for name, group in SERVER_GROUPS.items():
             if host in members[name]:
                 what = f"runs {'the database' if name == 'postgresql' else 'Redis'} of the cluster (group {group})"

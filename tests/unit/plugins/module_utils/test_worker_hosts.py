@@ -104,6 +104,11 @@ def test_who_does_more_than_work_stays() -> None:
     assert "also runs a dag processor" in removal(["worker1"], airflow_dag_processor=["control1", "worker1"])
 
 
+def test_an_entry_stays() -> None:
+    (found,) = worker_hosts.removal_problems(["worker1"], [], members(), {host: facts() for host in GROUPS["all"]}, ["worker1"])
+    assert str(found).startswith("host worker1 — is an entry of the users (group haproxy)")
+
+
 def test_a_worker_that_left_by_the_inventory_alone_is_not_cut_off() -> None:
     moved = {**GROUPS, "airflow_worker": ["worker1", "worker2"], "airflow_triggerer": ["control1", "worker3"]}
     known = {"worker3": facts("deactivating")}
