@@ -225,8 +225,8 @@ class ActionModule(ActionBase):
         if outside:
             what = f"leaves out {airflow_preflight.listed(outside)}, which a removal concerns too"
             return self._refuse([Problem("--limit", what, "run it without --limit")], {})
-        problems = worker_hosts.removal_problems(wanted, arguments["lost"], plan["members"], facts)
-        workers = worker_hosts.workers_of(plan, hostvars, cluster.setting({}, "airflow_worker_queues"))
+        problems = worker_hosts.removal_problems(wanted, arguments["lost"], plan["members"], facts, groups.get("haproxy", []))
+        workers = plan["workers"]
         # Whoever stays but is drained or away takes no task of theirs.
         able = [host for host in workers if host in wanted or (host in facts and not worker_hosts.is_drained(facts[host]))]
         return self._refuse(problems, {"workers": {host: workers[host] for host in able}})

@@ -275,7 +275,7 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]], remov
             if group not in groups or group in HBA_KEYWORDS:
                 found.append(dict(entry))
                 continue
-            hosts = set(groups[group]) | (leaving if group == COMPONENT_GROUPS["worker"] else set())
+            hosts = (set(groups[group]) | (leaving if group == COMPONENT_GROUPS["worker"] else set())) - set(removed)
             # A host that has none of our components has no address of ours, but a name.
             found += [{**entry, "address": one} for one in sorted(addresses.get(host, host) for host in hosts)]
         return found

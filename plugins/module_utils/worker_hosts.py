@@ -154,10 +154,14 @@ def removal_problems(
     lost: Sequence[str],
     members: Mapping[str, Sequence[str]],
     facts: Mapping[str, Mapping[str, Any]],
+    entries: Sequence[str] = (),
 ) -> list[Problem]:
-    """`facts` are those of the hosts that answer; `members` the hosts of each component and server."""
+    """`facts` are those of the hosts that answer; `members` the hosts of each component and server; `entries` the users'."""
     problems = []
     for host in leaving:
+        if host in entries:
+            cure = "take it out of that group, run playbooks/site.yml, then remove it"
+            problems.append(Problem(f"host {host}", "is an entry of the users (group haproxy)", cure))
         for name, group in SERVER_GROUPS.items():
             if host in members[name]:
                 what = f"runs {'the database' if name == 'postgresql' else 'Redis'} of the cluster (group {group})"
@@ -191,13 +195,3 @@ def removal_problems(
             what = f"would be the last that takes tasks: {_few(staying)} {'is' if len(staying) == 1 else 'are'} drained or away"
             problems.append(Problem(f"host {_few(leaving)}", what, "put another one back to work first (drain.yml -e undo=true)"))
     return problems
-
-
-def workers_of(plan: Mapping[str, Any], hostvars: Mapping[str, Any], default: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Instances of each worker host with their queues."""
-    if "workers" in plan:
-        return {host: list(instances) for host, instances in plan["workers"].items()}
-    return {
-        host: [{"name": "default", "queues": hostvars[host].get("airflow_worker_queues") or list(default)}]
-        for host in plan["members"]["worker"]
-    }

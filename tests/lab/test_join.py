@@ -1,0 +1,125 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Worker hosts join a cluster that runs tasks."""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+
+import pytest
+from api import wait
+from fleet import REMOVE, Fleet, fleet  # noqa: F401  (a fixture)
+from ledger import assert_clean
+from upgrading import SITE, Run
+
+PROOF = ("Look what DAG files", "Ask the servers and the folders", "Read its log from", "Remove that log")
+
+
+@pytest.fixture(scope="module")
+def alone(fleet: Fleet) -> Fleet:  # noqa: F811
+    """One worker is left, the others are as good as bare."""
+    if len(fleet.everyone) < 3:
+        pytest.skip("needs three worker hosts")
+    fleet.must(REMOVE, worker=fleet.everyone[1:])
+    fleet.keep(fleet.everyone[0])
+    # The servers forget them, so that they come as new ones.
+    fleet.must(SITE)
+    return fleet
+
+
+def ran(fleet: Fleet, host: str) -> bool:  # noqa: F811
+    address = fleet.inventory.plan["addresses"][host]
+    query = f"select 1 from task_instance where hostname = '{address}' and start_date > now() - interval '2 minutes' limit 1"
+    return bool(fleet.sql(query))
+
+
+def seconds(run: Run, *names: str) -> float:
+    """What these tasks took together."""
+    starts = [(at, line) for at, line in run.lines if line.startswith(("TASK [", "PLAY ["))]
+    ends = [at for at, _ in starts[1:]] + [run.seconds]
+    return sum(end - at for (at, line), end in zip(starts, ends) if any(name in line for name in names))
+
+
+def test_servers_outside_of_the_run_are_named(alone: Fleet) -> None:
+    """From a controller that knows nothing but the inventory."""
+    host = alone.everyone[1]
+    server = alone.members["redis"][0]
+    alone.keep(*alone.everyone[:2])
+    said = alone.refused(SITE, "--limit", host, airflow_readmit=host)
+    assert f"host {host} — is not admitted yet by {server} (PostgreSQL: " in said
+    assert f"run again with --limit '{host},{server}'" in said
+    assert alone.run(host, "sh", "-c", "ls -d /etc/airflow 2>/dev/null; true") == ""
+
+
+def test_one_becomes_three_while_tasks_run(alone: Fleet) -> None:
+    fleet = alone  # noqa: F811
+    new = fleet.everyone[1:]
+    server = fleet.members["redis"][0]
+    fleet.keep(fleet.everyone[0])
+    with fleet.ledger() as ledger:
+        with ledger.load("one worker becomes three", long_seconds=60):
+            fleet.keep(*fleet.everyone)
+            begun = time.monotonic()
+            run = fleet.must(SITE, "--limit", ",".join([*new, server]), airflow_readmit=",".join(new))
+            for host in new:
+                wait(f"{host} runs a task", 120, functools.partial(ran, fleet, host))
+            print(f"from added to the first task on each: {time.monotonic() - begun:.0f} s, site.yml {run.seconds:.0f} s")
+            print(f"proof of {len(new)}: {seconds(run, *PROOF):.1f} s")
+            assert seconds(run, *PROOF) <= 3 * 2
+        report = ledger.settle(900)
+    print(f"\n{report.table()}\n{report.remarks()}")
+    assert_clean(report)
+    others = [host for host in fleet.hosts if host not in (*new, server)]
+    assert not any(re.search(rf"^{host} ", run.output, re.M) for host in others), "another host was visited"
+
+
+def test_a_second_run_proves_nothing_and_changes_nothing(alone: Fleet) -> None:
+    alone.keep(*alone.everyone)
+    run = alone.must(SITE, "--limit", alone.everyone[1])
+    alone.unchanged(run)
+    assert not any(name in run.output for name in PROOF)
+    # The databases' host was in the run before; the schedulers and all else now.
+    alone.must(SITE)
+    alone.unchanged(alone.must(SITE))
+
+
+def test_a_host_that_would_fail_tasks_takes_none(alone: Fleet) -> None:
+    """Its log server cannot be reached from the webserver: one clear line, and the worker is not started."""
+    host = alone.everyone[1]
+    alone.keep(*alone.everyone)
+    alone.run(host, "systemctl", "stop", *alone.serving(host))
+    port = alone.inventory.get(host, "airflow_worker_log_port", 8793)
+    rules = f"table inet cut {{ chain input {{ type filter hook input priority -5; tcp dport {port} reject with tcp reset; }}; }}"
+    alone.run(host, "nft", "-f", "-", stdin=rules)
+    try:
+        run = alone.play(SITE, "--limit", host)
+        assert (
+            run.rc != 0
+            and f"host {host} — would fail tasks, so its worker is not started: its task logs cannot be read" in run.said
+        )
+        assert not alone.serving(host)
+    finally:
+        alone.run(host, "nft", "delete", "table", "inet", "cut")
+    alone.must(SITE, "--limit", host)
+    assert alone.serving(host)
+
+
+def test_an_absent_worker_is_named_and_the_others_are_done(alone: Fleet) -> None:
+    """Of a database host that is away everything depends, so nothing is changed at all."""
+    host = alone.everyone[-1]
+    alone.keep(*alone.everyone)
+    setting = {"airflow_environment": {"worker": {"TEST_SETTING": str(time.time())}}}
+    before = alone.units()
+    with alone.away(host):
+        run = alone.play(SITE, **setting)
+        assert run.rc == 4, run.output[-3000:]
+        assert re.search(rf"^{host} +: .*unreachable=1", run.output, re.M)
+    after = alone.units()
+    assert after[host] == before[host]
+    assert all(after[other] != before[other] for other in alone.everyone[:-1])
+    with alone.away(alone.members["postgresql"][0]):
+        said = alone.refused(SITE)
+        assert "is unreachable and belongs to" in said
+    alone.must(SITE)

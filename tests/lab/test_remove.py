@@ -1,0 +1,225 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Worker hosts leave a cluster: what must not go stays, no task is lost, logs can still be read, nothing is left behind."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from api import wait
+from fleet import DRAINED, REMOVE, Fleet, fleet  # noqa: F401  (a fixture)
+from ledger import assert_clean
+from upgrading import SITE
+
+SOLO = """
+from airflow.sdk import dag, task
+
+@dag(schedule=None, is_paused_upon_creation=False)
+def solo():
+    @task(queue="solo")
+    def alone():
+        pass
+
+    alone()
+
+solo()
+"""
+# Of a bare host with Debian's packages, none of these is there.
+GONE = (
+    *("/etc/airflow", "/etc/airflow-firewall.nft", "/etc/sudoers.d/airflow", "/etc/haproxy/haproxy.cfg", "/etc/needrestart"),
+    *("/etc/tmpfiles.d/airflow-logs.conf", "/opt/airflow", "/run/airflow", "/srv/airflow", "/usr/local/bin/airflow"),
+    *("/usr/local/lib/airflow", "/var/lib/airflow", "/var/log/airflow"),
+)
+
+
+@pytest.fixture(scope="module")
+def three(fleet: Fleet) -> Fleet:  # noqa: F811
+    if len(fleet.everyone) < 3:
+        pytest.skip("needs three worker hosts")
+    return fleet
+
+
+def admitted(fleet: Fleet, host: str) -> str:  # noqa: F811
+    """What of the servers lets the host connect."""
+    database, broker = fleet.inventory.plan["results_database"], fleet.inventory.plan["broker"]
+    script = 'for one in {}; do timeout 3 bash -c ": <> /dev/tcp/${{one/:/\\/}}" 2>/dev/null && echo $one; done; true'
+    return fleet.run(
+        host, "bash", "-c", script.format(f"{database['host']}:{database['port']} {broker['host']}:{broker['port']}")
+    )
+
+
+def clean(fleet: Fleet, host: str) -> None:  # noqa: F811
+    """Nothing of the cluster is on the host, and nothing of it runs."""
+
+    def said(script: str) -> str:
+        return fleet.run(host, "sh", "-c", f"{script}; true")
+
+    assert said(f"ls -d {' '.join(GONE)} 2>/dev/null") == ""
+    assert said("systemctl list-unit-files --no-legend 'airflow*'") == ""
+    assert said("systemctl list-units --all --plain --no-legend 'airflow*' haproxy.service | grep -v ' inactive '") == ""
+    assert (
+        said("getent passwd | grep '^airflow'; getent group | grep '^airflow'; nft list tables; ps -eo args | grep '^/opt'") == ""
+    )
+    assert said("systemctl is-system-running") == "running"
+
+
+def test_what_must_not_go(three: Fleet) -> None:
+    """Every refusal ends with an error, before anything is changed."""
+    fleet, (first, second, third) = three, three.everyone[:3]  # noqa: F811
+    everyone = ",".join(fleet.everyone)
+    assert f"host {', '.join(fleet.everyone)} — are the last of airflow_worker" in fleet.refused(REMOVE, worker=everyone)
+    assert "worker — is not given" in fleet.refused(REMOVE)
+    assert "worker airflow_worker — is a group" in fleet.refused(REMOVE, worker="airflow_worker")
+    assert "is a pattern" in fleet.refused(REMOVE, worker=f"{third[:-1]}?")
+    database = fleet.members["postgresql"][0]
+    assert f"worker {database} — is in the inventory, but not in airflow_worker" in fleet.refused(REMOVE, worker=database)
+    assert "--limit — leaves out" in fleet.refused(REMOVE, "--limit", third, worker=third)
+    assert f"host {third} — answers, so it is not lost" in fleet.refused(REMOVE, worker=third, worker_lost=True)
+    fleet.run(first, "touch", DRAINED)
+    fleet.run(second, "touch", DRAINED)
+    try:
+        rest = [name for name in fleet.everyone if name not in (first, second)]
+        assert f"host {', '.join(rest)} — would be the last that takes tasks" in fleet.refused(REMOVE, worker=rest)
+    finally:
+        fleet.run(first, "rm", DRAINED)
+        fleet.run(second, "rm", DRAINED)
+    assert all(fleet.serving(host) for host in fleet.everyone)
+
+
+def test_a_host_that_does_more_than_work(three: Fleet) -> None:
+    """The inventory makes a worker's host a database's, and the only triggerer."""
+    host = three.everyone[-1]
+    groups = {"postgresql": "runs the database of the cluster", "redis": "runs Redis of the cluster"}
+    for group, problem in {**groups, "airflow_triggerer": "runs the last triggerer of the cluster"}.items():
+        with three.also(group, host, alone=group == "airflow_triggerer"):
+            assert f"host {host} — {problem} (group {group})" in three.refused(REMOVE, worker=host)
+    with three.also("airflow_triggerer", host):
+        assert f"host {host} — also runs a triggerer (group airflow_triggerer)" in three.refused(REMOVE, worker=host)
+
+
+def test_the_last_worker_of_a_queue(three: Fleet) -> None:
+    host = three.everyone[-1]
+    path = three.dags / "solo.py"
+    path.write_text(SOLO)
+    try:
+        three.must("playbooks/dags.yml")
+        wait("DAG solo is known", 60, lambda: three.airflow().dag("solo"))
+        with three.variables(host, airflow_worker_queues=["default", "solo"]):
+            said = three.refused(REMOVE, worker=host)
+            assert f"host {host} — is the last that takes the queue solo (DAG solo) — let another worker take it" in said
+        assert three.serving(host)
+    finally:
+        path.unlink()
+        three.must("playbooks/dags.yml")
+
+
+def test_three_become_one_while_tasks_run(three: Fleet) -> None:
+    """Under the ledger, with a long task on a host that goes, killed in the middle and run again."""
+    fleet, gone = three, three.everyone[1:]  # noqa: F811
+    with fleet.ledger() as ledger:
+        with ledger.load("three workers become one", long_seconds=60):
+            runs = fleet.slow_on(gone[0], 60)
+            begun = time.monotonic()
+            run = fleet.must(REMOVE, worker=gone, airflow_drain_timeout=300)
+            print(f"removal of {len(gone)} under load: {time.monotonic() - begun:.0f} s")
+            assert "running task" in run.said and "life_cycle.slow" in run.said
+            read = [task for each in runs for task in fleet.airflow().tasks("life_cycle", each)]
+            fleet.keep(fleet.everyone[0])
+        fleet.end_well(runs, 120)
+        report = ledger.settle(900)
+    print(f"\n{report.table()}\n{report.remarks()}")
+    assert_clean(report)
+    logs_can_be_read(fleet, runs)
+    assert read
+    for host in gone:
+        clean(fleet, host)
+        assert admitted(fleet, host) == ""
+    fleet.unchanged(after_one(fleet))
+
+
+def after_one(fleet: Fleet) -> object:  # noqa: F811
+    """The servers forget the removal with the next run, and from then on there is nothing to do."""
+    fleet.must(SITE)
+    return fleet.must(SITE)
+
+
+def logs_can_be_read(fleet: Fleet, runs: list[str]) -> None:  # noqa: F811
+    """Of each task the whole log of its last host, wherever that was."""
+    airflow = fleet.airflow()
+    for run in runs:
+        for task in airflow.tasks("life_cycle", run):
+            said = "read " if task["task_id"] == "slow" else "back on "
+            assert said in airflow.log(task), f"{run} {task['task_id']} on {task['hostname']}: {airflow.log(task)}"
+
+
+def test_a_removed_host_does_not_come_back_by_accident(three: Fleet) -> None:
+    """Its inventory is the old one, as somebody else's may be."""
+    host = three.everyone[-1]
+    three.keep(*three.everyone)
+    for arguments in ((), ("--limit", host)):
+        said = three.refused(SITE, *arguments, airflow_readmit=",".join(three.everyone[1:-1]))
+        assert f"host {host} — was removed" in said and f"-e airflow_readmit={host}" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "delay"),
+    [
+        ("Take no new tasks", 2),
+        ("Keep the logs", 0.3),
+        ("Converge the PostgreSQL server", 1),
+        ("Take the firewall's table away", 0.5),
+        ("Take everything of the cluster off this host", 0.6),
+    ],
+)
+def test_killed_at_any_point_it_goes_on(text: str, delay: float, three: Fleet) -> None:
+    host = three.everyone[-1]
+    three.whole()
+    runs = three.slow(1, 6)
+    three.end_well(runs, 90)
+    three.dies(REMOVE, text, delay, worker=host)
+    three.must(REMOVE, worker=host)
+    clean(three, host)
+    assert admitted(three, host) == ""
+    logs_can_be_read(three, runs)
+    three.unchanged(three.must(REMOVE, worker=host))
+
+
+def test_a_host_that_is_gone_for_good(three: Fleet) -> None:
+    host = three.everyone[-1]
+    three.whole()
+    with three.away(host):
+        assert f"host {host} — does not answer, so its tasks cannot finish" in three.refused(REMOVE, worker=host)
+        run = three.must(REMOVE, worker=host, worker_lost=True)
+        assert "Lost with it: the task logs that were on it" in run.said
+        assert f"host {host} — was removed" in three.refused(SITE)
+    # It was not lost after all, and is alone: nobody lets it in.
+    assert three.run(host, "systemctl", "is-active", *three.serving(host)) == "active"
+    assert admitted(three, host) == ""
+    wait("it reaches Redis no more", 60, lambda: not three.waits(host))
+
+
+def test_plain_site_does_not_cut_off_a_worker_that_runs(three: Fleet) -> None:
+    """Moved to another group by the inventory alone, with a task on it."""
+    host = three.everyone[-1]
+    three.whole()
+    runs = three.slow_on(host, 30)
+    three.keep(*three.everyone[:-1])
+    with three.also("airflow_triggerer", host):
+        said = three.refused(SITE)
+        assert f"host {host} — still runs airflow-worker@default-" in said and f"remove_worker.yml -e worker={host}" in said
+    three.keep(*three.everyone)
+    three.end_well(runs, 90)
+
+
+def test_without_a_worker_its_target_is_gone(three: Fleet) -> None:
+    """A host that leaves the workers by the inventory keeps no unit that is nowhere on its disk."""
+    host = three.everyone[-1]
+    three.whole()
+    three.must("playbooks/drain.yml", worker=host)
+    three.keep(*three.everyone[:-1])
+    with three.also("airflow", host):
+        three.must(SITE)
+        listed = "systemctl list-units --all --plain --no-legend 'airflow-worker*' | grep -v inactive; true"
+        wait("nothing of the worker is left", 30, lambda: three.run(host, "sh", "-c", listed) == "")
+    three.keep(*three.everyone)
