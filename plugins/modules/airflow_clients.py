@@ -106,8 +106,8 @@ def main() -> None:
         told = "; ".join(f"{address} is connected to {' and '.join(found[address])}" for address in refused)
         module.fail_json(
             shut_out=found,
-            msg=f"host {', '.join(refused)} — has left the inventory, but runs, and its tasks would be cut off ({told}) — put it back "
-            "and run playbooks/remove_worker.yml -e worker=NAME; if it runs nothing that matters, add "
+            msg=f"host {', '.join(refused)} — has left the inventory, but runs, and its tasks would be cut off ({told}) — put "
+            "it back and run playbooks/remove_worker.yml -e worker=NAME; if it runs nothing that matters, add "
             f"-e airflow_shut_out={','.join(refused)}",
         )
     module.exit_json(changed=False, shut_out=found)
