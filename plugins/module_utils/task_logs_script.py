@@ -20,7 +20,8 @@ WITH asked AS (
   SELECT number, hostname, state FROM asked JOIN task_instance_history USING (dag_id, run_id, task_id, map_index, try_number)
 )
 SELECT number FROM found GROUP BY number HAVING NOT bool_or(
-  hostname <> ALL (%s::text[]) AND coalesce(state, '') NOT IN ('running', 'deferred', 'queued', 'scheduled', 'restarting', 'up_for_reschedule'))
+  hostname <> ALL (%s::text[])
+  AND coalesce(state, '') NOT IN ('running', 'deferred', 'queued', 'scheduled', 'restarting', 'up_for_reschedule'))
 """
 
 if __name__ == "__main__":
