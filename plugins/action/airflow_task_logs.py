@@ -26,7 +26,7 @@ class ActionModule(ActionBase):
         if state == "fetched":
             return self._fetch()
         if state == "kept":
-            return self._keep(dict(self._task.args.get("hosts") or {}))
+            return self._keep(list(self._task.args.get("hosts") or []), list(self._task.args.get("others") or []))
         return self._call(**self._task.args)
 
     def _call(self, **arguments: Any) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class ActionModule(ActionBase):
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
 
-    def _keep(self, hosts: dict[str, str]) -> dict[str, Any]:
+    def _keep(self, hosts: list[str], others: list[str]) -> dict[str, Any]:
         done: list[dict[str, int]] = []
         for host in hosts:
             folder = self._folder(host)
@@ -66,7 +66,7 @@ class ActionModule(ActionBase):
                 tmp = self._make_tmp_path()
                 try:
                     there = self._transfer_file(os.path.join(folder, name), self._connection._shell.join_path(tmp, "logs.tar.gz"))
-                    answer = self._call(state="kept", hosts=hosts, host=host, path=there)
+                    answer = self._call(state="kept", others=others, host=host, path=there)
                 finally:
                     self._remove_tmp_path(tmp)
                 if answer.get("failed"):

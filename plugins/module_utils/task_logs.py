@@ -77,13 +77,13 @@ def key_of(path: str) -> list[Any] | None:
     return [dag, run, task, int(index or -1), int(number)]
 
 
-def shown_elsewhere(paths: Sequence[str], address: str) -> set[str]:
-    """Of these logs those that Airflow will look for on another host, as the database says."""
+def shown_elsewhere(paths: Sequence[str], others: Sequence[str]) -> set[str]:
+    """Of these logs those that Airflow will look for on one of the others, as the database says."""
     keys = [(path, key) for path in paths if (key := key_of(path))]
     environment = read_environment(ENVIRONMENT)
     if not keys or "AIRFLOW_RELEASE" not in environment:
         return set()
-    question = {"address": address, "keys": [key for _path, key in keys]}
+    question = {"others": list(others), "keys": [key for _path, key in keys]}
     answer = run_script(environment["AIRFLOW_RELEASE"], USER, environment, task_logs_script, question)
     return {keys[number][0] for number in answer["elsewhere"]}
 
@@ -103,7 +103,7 @@ def place(folder: str, path: str, host: str, hidden: bool, size: int, time: floa
     return os.path.join(folder, parent, names[-1])
 
 
-def unpack(source: str, host: str, address: str, folder: str = WEBSERVER) -> dict[str, int]:
+def unpack(source: str, host: str, others: Sequence[str], folder: str = WEBSERVER) -> dict[str, int]:
     """Put the logs into the webserver's folder, with their times, by which they are deleted when they are old enough."""
     done = {"added": 0, "present": 0, "hidden": 0}
     with tarfile.open(source, mode="r:gz") as archive:
@@ -111,7 +111,7 @@ def unpack(source: str, host: str, address: str, folder: str = WEBSERVER) -> dic
         for member in members:
             if member.name.startswith("/") or ".." in member.name.split("/"):
                 raise LogsError(f"{member.name!r} leads out of the folder of logs; the archive is not of this collection's")
-        elsewhere = shown_elsewhere([member.name for member in members], address)
+        elsewhere = shown_elsewhere([member.name for member in members], others)
         for member in members:
             hidden = member.name in elsewhere
             done["hidden"] += hidden

@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Any
 
-# An attempt that ended on that host is shown from there. One that has not ended may go on, and end, on another.
+# An attempt that ended on one of the other hosts is shown from there. One that has not ended may go on, and end, on another.
 ELSEWHERE = """
 WITH asked AS (
   SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::int[], %s::int[]) WITH ORDINALITY
@@ -20,7 +20,8 @@ WITH asked AS (
   SELECT number, hostname, state FROM asked JOIN task_instance_history USING (dag_id, run_id, task_id, map_index, try_number)
 )
 SELECT number FROM found GROUP BY number HAVING NOT bool_or(
-  hostname = %s AND coalesce(state, '') NOT IN ('running', 'deferred', 'queued', 'scheduled', 'restarting', 'up_for_reschedule'))
+  hostname <> ALL (%s::text[])
+  AND coalesce(state, '') NOT IN ('running', 'deferred', 'queued', 'scheduled', 'restarting', 'up_for_reschedule'))
 """
 
 if __name__ == "__main__":
@@ -32,7 +33,7 @@ if __name__ == "__main__":
         url = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("postgresql+psycopg2:", "postgresql:", 1)
         connection = psycopg2.connect(url, connect_timeout=5)
         with connection, connection.cursor() as cursor:
-            cursor.execute(ELSEWHERE, (*(list(column) for column in zip(*asked["keys"])), asked["address"]))
+            cursor.execute(ELSEWHERE, (*(list(column) for column in zip(*asked["keys"])), asked["others"]))
             result = {"elsewhere": [row[0] - 1 for row in cursor.fetchall()]}
         connection.close()
     except Exception as error:

@@ -22,9 +22,15 @@ options:
     choices: [measured, fetched, kept]
     required: true
   hosts:
-    description: Addresses of the hosts whose logs are kept, by their inventory names, as Airflow knows them. For O(state=kept).
-    type: dict
-    default: {}
+    description: Inventory names of the hosts whose logs are kept, for O(state=kept).
+    type: list
+    elements: str
+    default: []
+  others:
+    description: Addresses of the hosts that stay, as Airflow knows them, for O(state=kept).
+    type: list
+    elements: str
+    default: []
   host:
     description: Used between the action and the module.
     type: str
@@ -54,7 +60,8 @@ EXAMPLES = r"""
 - name: Keep the logs of a host that leaves
   windfarm.airflow.airflow_task_logs:
     state: kept
-    hosts: {worker3: 10.0.0.23}
+    hosts: [worker3]
+    others: [10.0.0.21, 10.0.0.22]
 """
 
 RETURN = r"""
@@ -95,7 +102,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["measured", "fetched", "kept"], "required": True},
-            "hosts": {"type": "dict", "default": {}},
+            "hosts": {"type": "list", "elements": "str", "default": []},
+            "others": {"type": "list", "elements": "str", "default": []},
             "host": {"type": "str", "default": ""},
             "path": {"type": "path"},
             "start": {"type": "int", "default": 0},
@@ -113,8 +121,7 @@ def main() -> None:
             count = task_logs.pack(task_logs.WORKER, parameters["start"], parameters["path"], owner)
             module.exit_json(changed=False, files=count)
         else:
-            host = parameters["host"]
-            done = task_logs.unpack(parameters["path"], host, parameters["hosts"][host])
+            done = task_logs.unpack(parameters["path"], parameters["host"], parameters["others"])
             module.exit_json(changed=bool(done["added"]), **done)
     except ScriptError as error:
         module.fail_json(msg=f"the database cannot be asked on which host tasks ended: {str(error).splitlines()[0]}")

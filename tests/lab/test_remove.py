@@ -204,10 +204,15 @@ def test_plain_site_does_not_cut_off_a_worker_that_runs(three: Fleet) -> None:
     host = three.everyone[-1]
     three.whole()
     runs = three.slow_on(host, 30)
+    address = three.inventory.plan["addresses"][host]
     three.keep(*three.everyone[:-1])
     with three.also("airflow_triggerer", host):
         said = three.refused(SITE)
         assert f"host {host} — still runs airflow-worker@default-" in said and f"remove_worker.yml -e worker={host}" in said
+    # Out of the inventory altogether: nobody asks the host, but the servers know it.
+    three.keep(*three.everyone[:-1])
+    said = three.refused(SITE)
+    assert f"{address} is connected to " in said and f"-e airflow_shut_out={address}" in said
     three.keep(*three.everyone)
     three.end_well(runs, 90)
 

@@ -71,7 +71,7 @@ def test_a_folder_of_dag_files_that_is_not_ours_stays(tmp_path: pathlib.Path) ->
 def test_units_of_others_stay(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[str, ...]] = []
     monkeypatch.setattr(services, "UNITS", str(tmp_path))
-    monkeypatch.setattr(services, "systemctl", lambda *words: said.append(words) or "")
+    monkeypatch.setattr(services, "systemctl", lambda *words: said.append(words))
     monkeypatch.setattr(services, "show", lambda units: {unit: {"ActiveState": "failed"} for unit in units})
     ours, theirs = tmp_path / "airflow-logs.service", tmp_path / "airflow-exporter.service"
     ours.write_text("# Managed by windfarm.airflow: changes here are lost.\n")

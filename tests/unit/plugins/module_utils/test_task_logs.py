@@ -34,9 +34,9 @@ def _worker(tmp_path: pathlib.Path) -> str:
 @pytest.fixture(name="unpack")
 def _unpack(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, int]]:
     monkeypatch.setattr(task_logs, "set_attributes", lambda _path, _wanted: None)
-    monkeypatch.setattr(task_logs, "shown_elsewhere", lambda _paths, _address: {DEFERRED})
+    monkeypatch.setattr(task_logs, "shown_elsewhere", lambda _paths, _others: {DEFERRED})
     (tmp_path / "webserver").mkdir()
-    return lambda source: task_logs.unpack(source, "worker3", "192.0.2.3", str(tmp_path / "webserver"))
+    return lambda source: task_logs.unpack(source, "worker3", ["192.0.2.1"], str(tmp_path / "webserver"))
 
 
 def archive(worker: str, start: int = 0, **most: int) -> tuple[int, str]:

@@ -65,7 +65,8 @@ def test_what_hosts_say() -> None:
     assert worker_hosts.working(facts("deactivating")) == {UNIT: "deactivating"} and worker_hosts.working(facts("failed")) == {}
     assert worker_hosts.drained_hosts({"worker1": facts(), "worker2": facts(drained=True)}) == ["worker2"]
     # A program that fails gives a text, a host without one nothing at all.
-    for broken in ({"ansible_local": {"windfarm_airflow_worker": "error loading"}}, {"ansible_local": {}}, {}):
+    without: list[dict[str, Any]] = [{"ansible_local": {"windfarm_airflow_worker": "error loading"}}, {"ansible_local": {}}, {}]
+    for broken in without:
         assert worker_hosts.working(broken) == {} and not worker_hosts.is_drained(broken)
 
 
