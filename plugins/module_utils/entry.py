@@ -152,7 +152,7 @@ def listeners(host: str, cluster: Mapping[str, Any], worker_port: int) -> list[d
                 "bind": f"127.0.0.1:{worker_port}",
                 "ca_file": "/etc/airflow/ca.pem" if tls else "",
                 # What workers talk to: a webserver that has just booted answers other paths some seconds earlier.
-                "check_path": "/execution/health",
+                "check_path": ["/execution/health"],
                 # Airflow's client repeats every request that fails, so repeating it here adds no risk.
                 "replay": "all",
             }
@@ -167,6 +167,8 @@ def listeners(host: str, cluster: Mapping[str, Any], worker_port: int) -> list[d
                 "certificate_key": "/etc/airflow/tls/entry.key" if entry["tls"] else "",
                 "ca_file": "/etc/airflow/tls/ca.pem" if tls else "",
                 "forwarded": True,
+                # The first request of a worker keeps all others waiting for seconds: no users before it.
+                "check_path": ["/execution/health", "/api/v2/version"],
                 # Logs are followed, and large answers take their time.
                 "timeout": 300,
             }

@@ -90,8 +90,9 @@ def check(listeners: Sequence[Mapping[str, Any]]) -> None:
         for option in ("certificate", "certificate_key", "ca_file"):
             if listener[option] and not PATH.match(listener[option]):
                 raise ServerError(f"{where}: {option} '{listener[option]}' is not a plain absolute path on the host")
-        if not URI.match(listener["check_path"]):
-            raise ServerError(f"{where}: check_path '{listener['check_path']}' is not a path such as /api/v2/version")
+        for path in listener["check_path"] or [""]:
+            if not URI.match(path):
+                raise ServerError(f"{where}: check_path '{path}' is not a path such as /api/v2/version")
         if listener["timeout"] < 1:
             raise ServerError(f"{where}: timeout {listener['timeout']} is not a number of seconds from 1")
         if listener["certificate_key"] and not listener["certificate"]:
@@ -187,8 +188,14 @@ def _section(listener: Mapping[str, Any], binds: Sequence[str], addresses: Mappi
     lines += [f"    balance {listener['balance']}", f"    timeout server {timeout}"]
     lines += [
         "    option httpchk",
-        f"    http-check send meth GET uri {_quote(listener['check_path'])} ver HTTP/1.1 hdr Host localhost",
-        "    http-check expect status 200",
+        *(
+            line
+            for path in listener["check_path"]
+            for line in (
+                f"    http-check send meth GET uri {_quote(path)} ver HTTP/1.1 hdr Host localhost",
+                "    http-check expect status 200",
+            )
+        ),
         "    retry-on conn-failure empty-response",
     ]
     if listener["replay"] == "all":
@@ -275,7 +282,7 @@ StartLimitIntervalSec=0
 [Service]
 # How a process that runs is known to have been started with this file.
 Environment=WINDFARM_DROP_IN={hash}
-RestartSec=1
+RestartSec=200ms
 {sandbox}"""
 # HAProxy starts as root, reads its keys, opens its sockets, and becomes the user haproxy in an empty root directory;
 # its master process signals the other.

@@ -31,7 +31,7 @@ global_defs {{
     vrrp_version 3
 }}
 vrrp_script serves {{
-    script "/bin/bash -c 'exec 3<>/dev/tcp/{probe}/{port}'"
+    script "/usr/bin/bash -c 'exec 3<>/dev/tcp/{probe}/{port}'"
     interval 1
     timeout 2
     fall 2
@@ -71,7 +71,7 @@ ExecReload=+/bin/sh -c 'sed -n "s/^# hash //p" /etc/keepalived/keepalived.conf >
 Restart=always
 RestartSec=1
 NoNewPrivileges=yes
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_KILL
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_SETUID CAP_SETGID CAP_KILL
 ProtectSystem=strict
 ReadWritePaths=/run
 ProtectHome=yes
@@ -147,13 +147,9 @@ def render(values: Mapping[str, object], peers: Sequence[str]) -> tuple[str, str
     prefix = 128 if six else 32
 
     def text(value: str) -> str:
-        return CONFIG.format(
-            mark=MARK,
-            hash=value,
-            probe="::1" if six else "127.0.0.1",
-            peers="".join(f"        {peer}\n" for peer in peers),
-            **{**values, "address": f"{values['address']}/{prefix}"},
-        )
+        lines = "".join(f"        {peer}\n" for peer in peers)
+        filled = {**values, "mark": MARK, "hash": value, "peers": lines, "address": f"{values['address']}/{prefix}"}
+        return CONFIG.format(**filled, probe="::1" if six else "127.0.0.1")
 
     value = hashlib.sha256(text("").encode()).hexdigest()[:20]
     return text(value), value

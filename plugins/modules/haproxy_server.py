@@ -95,9 +95,10 @@ options:
         default: ""
       check_path:
         description:
-          - Path that a server answers with status 200 when it works.
-        type: str
-        default: /api/v2/version
+          - Paths that a server answers with status 200, one after the other, when it works.
+        type: list
+        elements: str
+        default: [/api/v2/version]
       balance:
         description:
           - How a server is chosen.
@@ -444,7 +445,7 @@ def main() -> None:
                         },
                     },
                     "ca_file": {"type": "path", "default": ""},
-                    "check_path": {"type": "str", "default": "/api/v2/version"},
+                    "check_path": {"type": "list", "elements": "str", "default": ["/api/v2/version"]},
                     "balance": {
                         "type": "str",
                         "choices": ["leastconn", "roundrobin", "source", "first"],

@@ -18,6 +18,7 @@ LISTED = """\
 8: bond0.7    inet 192.0.2.5 peer 192.0.2.6/32 scope global bond0.7\\       valid_lft forever preferred_lft forever
 """
 VALUES: dict[str, Any] = {
+    "peers": ["as the module has it"],
     "address": "10.0.0.99",
     "router_id": 51,
     "priority": 200,

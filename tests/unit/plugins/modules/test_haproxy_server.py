@@ -21,7 +21,7 @@ LISTENER: dict[str, Any] = {
     "forwarded": False,
     "redirect": "",
     "ca_file": "",
-    "check_path": "/",
+    "check_path": ["/"],
     "balance": "leastconn",
     "replay": "safe",
     "timeout": 60,
