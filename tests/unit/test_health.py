@@ -95,7 +95,8 @@ def test_the_next_run_knows_what_this_one_has_seen(health: Any) -> None:
     one.dependency_away("y", 9)
     shown, memory = json.loads(json.dumps([one.shown(), one.memory()]))
     again = health.Component(shown, memory)
-    assert (again.shown()["restarts"], again.memory()) == (1, {"away": 9, "times": [5], "progress": None})
+    assert again.shown()["restarts"] == 1
+    assert again.memory() == {"away": 9, "times": [5], "progress": None, "heard": False}
 
 
 # --- a worker that takes nothing ---------------------------------------------------------------------------------------
@@ -347,6 +348,7 @@ def test_a_worker_with_tasks_is_not_killed(
     monkeypatch.setattr(health, "show", lambda _units: {one.unit: one.properties})
     monkeypatch.setattr(health, "processes", lambda _group: [("S", 0, f"airflow worker -- {n}") for n in range(tasks)])
     run = run_of(health, one, worker_restart=mode)
+    run.components[one.key].heard = True
     run.state = {one.unit: one.properties, other: {"ActiveState": idle}}
     run.judge(one)
     if swapped:
@@ -358,6 +360,16 @@ def test_a_worker_with_tasks_is_not_killed(
     else:
         assert done == [("restart", "--no-block", one.unit)]
     assert list(run.ending) == [one.unit]
+
+
+def test_a_worker_that_cannot_be_heard_is_not_restarted(health: Any, done: list[Any], tmp_path: pathlib.Path) -> None:
+    """Its own settings of the broker may lead the heartbeats elsewhere."""
+    one = worker(health, tmp_path)
+    one.ok, one.why = False, "it sends no heartbeat"
+    run = run_of(health, one)
+    run.judge(one)
+    assert done == []
+    assert run.components[one.key].shown()["why"] == "it has sent no heartbeat since the host's boot"
 
 
 def test_a_worker_that_should_have_ended_is_killed_without_tasks_only(

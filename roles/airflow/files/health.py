@@ -69,6 +69,8 @@ class Component:
         self.away = float(memory.get("away", -math.inf)) if memory.get("away") is not None else -math.inf
         self.times = [float(one) for one in memory.get("times", [])]
         self.progress = memory.get("progress")
+        # Of a worker: that its heartbeats can be heard at all, whatever its own settings of the broker are.
+        self.heard = bool(memory.get("heard"))
 
     def found_healthy(self) -> None:
         self.healthy, self.why, self.strikes = True, "", 0
@@ -110,7 +112,7 @@ class Component:
 
     def memory(self) -> dict:
         away = None if math.isinf(self.away) else self.away
-        return {"away": away, "times": self.times, "progress": self.progress}
+        return {"away": away, "times": self.times, "progress": self.progress, "heard": self.heard}
 
 
 def consumes(waiting: int, tasks: list, slots: int, ended: int, before: list | None) -> tuple[bool, list | None]:
@@ -535,6 +537,7 @@ class Run:
         if one.unit in self.ending:
             component.not_judged("is to end")
             return
+        component.heard = component.heard or bool(one.ok)
         if one.ok and self.waiting.get(one.key):
             found = processes(one.properties["ControlGroup"])
             tasks, slots, waiting = tasks_of(found), int(one.health["slots"]), self.waiting[one.key]
@@ -552,6 +555,8 @@ class Run:
             component.not_judged(f"held by an upgrade: {one.why}")
         elif problem := self.away(one):
             component.dependency_away(problem, self.now)
+        elif one.health["kind"] == "celery" and not component.heard:
+            component.not_judged("it has sent no heartbeat since the host's boot", healthy=False)
         else:
             component.failed(one.why, self.now)
             if component.strikes >= self.settings["strikes"]:
