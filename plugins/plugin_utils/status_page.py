@@ -113,7 +113,7 @@ def page(report: Mapping[str, Any]) -> str:
         _components(report),
         _same(report),
     ]
-    look = "ill" if report["problems"] else "slow" if report["warnings"] else ""
+    look = "ill" if report["problems"] else "slow" if report["warned"] else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -168,7 +168,7 @@ def _facts(report: Mapping[str, Any]) -> str:
 
 def _told(report: Mapping[str, Any]) -> str:
     items = [("ill", one["host"], one["problem"]) for one in report["problems"]]
-    items += [("slow", one["about"], one["warning"]) for one in report["warnings"]]
+    items += [("slow", one["about"], one["warning"]) for one in report["warned"]]
     items += [("note", name, note) for name, status in report["hosts"].items() for note in status["notes"]]
     lines = "".join(f'<li class="{look}"><b>{escape(about)}</b>: {escape(text)}</li>' for look, about, text in items)
     return f'<ul class="told">{lines}</ul>\n' if items else ""
@@ -197,7 +197,7 @@ def _table(title: str, head: str, bodies: Sequence[str], folded: bool = False) -
 
 
 def _queues(report: Mapping[str, Any]) -> str:
-    warned = {one["about"] for one in report["warnings"]}
+    warned = {one["about"] for one in report["warned"]}
     rows = []
     for name, use in report["cluster"]["queues"].items():
         share = 100 * use["used"] // use["slots"] if use["slots"] else 0
