@@ -83,7 +83,8 @@ svg .state { fill: var(--ill); font-weight: 600; }
 svg .box { fill: none; stroke: var(--line); }
 svg .tile { fill: var(--card); stroke: var(--line); }
 svg .host-ill { stroke: var(--ill); stroke-width: 1.8; }
-svg .host-off { stroke-dasharray: 5 4; }
+svg .host-off { stroke: var(--slow); stroke-dasharray: 5 4; }
+svg .amber { fill: var(--slow); }
 svg .well { fill: var(--well); } svg .ill { fill: var(--ill); } svg .slow { fill: var(--slow); }
 svg .cut { stroke: var(--card); stroke-width: 1.8; stroke-linecap: round; }
 svg .ring { fill: none; stroke: var(--slow); stroke-width: 1.5; }
@@ -138,7 +139,7 @@ def _facts(report: Mapping[str, Any]) -> str:
     cluster, hosts = report["cluster"], report["hosts"]
     up = sum(status["reachable"] for status in hosts.values())
     slots = cluster["slots"]
-    draining = f"and {slots['draining']} on draining workers" if slots["draining"] else "slots in use"
+    draining = f"and {slots['draining']} draining" if slots["draining"] else "slots in use"
     # Never more of them than of the others, also where nobody could be asked.
     waiting = [max(use["waiting"], use["length"] or 0) for use in cluster["queues"].values()]
     known = any(status.get("queues") for status in hosts.values())
@@ -155,10 +156,9 @@ def _facts(report: Mapping[str, Any]) -> str:
         )
     if expiring:
         cards.append(("first certificate expires", f"in {expiring['days_left']} days", f"on {expiring['host']}"))
-    releases = list(cluster["releases"])
-    if releases:
-        more = "on all hosts" if len(releases) == 1 else f"and {len(releases) - 1} other"
-        cards.append(("Airflow", releases[0].partition("-")[0], more))
+    versions = list(dict.fromkeys(release.partition("-")[0] for release in cluster["releases"]))
+    if versions:
+        cards.append(("Airflow", ", ".join(versions), "everywhere" if len(versions) == 1 else "hosts differ"))
     shown = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(small)}</small></dd></div>"
         for name, value, small in cards

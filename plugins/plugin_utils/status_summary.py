@@ -49,10 +49,11 @@ def _instance(status: Mapping[str, Any], instance: str) -> list[dict[str, Any]]:
     serving = [unit for unit in colours if unit["state"] in UP]
     draining = [unit for unit in colours if unit["state"] == "deactivating"]
     found = [_of_unit(status, unit) for unit in serving + draining]
-    if not serving and any(unit["component"] for unit in colours):
+    drained = bool((status.get("host") or {}).get("drained"))
+    # One that finishes its tasks on a drained host says enough.
+    if not serving and not (drained and draining) and any(unit["component"] for unit in colours):
         # Its last settings, of whichever colour still has them.
         known = next((unit for unit in colours if unit["queues"]), colours[0])
-        drained = bool((status.get("host") or {}).get("drained"))
         state = "drained" if drained else "starting" if known["state"] == "activating" else "down"
         absent = _of_unit(status, {**known, "health": "off" if drained else "ill", "tasks": [], "uptime": None, "memory": None})
         found.insert(0, {**absent, "state": state})
