@@ -50,7 +50,9 @@ class ActionModule(ActionBase):
                 module_name="windfarm.airflow.airflow_status", module_args=arguments, task_vars=task_vars
             )
         except AnsibleConnectionFailure as error:
-            return answer({**status, "reachable": False, "problems": [f"unreachable: {one_line(error)}"]})
+            # What ssh says, without what Ansible says before it.
+            why = one_line(error).rpartition(" over ssh: ")[2]
+            return answer({**status, "reachable": False, "problems": [f"unreachable: {why}"]})
         except AnsibleError as error:
             result = {"failed": True, "msg": error}
         except BaseException as error:

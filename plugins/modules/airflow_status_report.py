@@ -21,7 +21,7 @@ options:
   format:
     description:
       - V(text) is for people.
-      - V(json) is the return values C(well), C(time), C(problems), C(warnings), C(cluster) and C(hosts) as one document, alone on
+      - V(json) is the return values C(well), C(time), C(problems), C(warned), C(cluster) and C(hosts) as one document, alone on
         one line of the output. The line is the only one that begins with a brace.
     type: str
     choices: [text, json]
@@ -90,7 +90,7 @@ problems:
     problem:
       description: What is wrong, and the cure.
       type: str
-warnings:
+warned:
   description: What may keep tasks waiting, or make hosts run something else than others.
   returned: success
   type: list

@@ -83,7 +83,8 @@ svg .state { fill: var(--ill); font-weight: 600; }
 svg .box { fill: none; stroke: var(--line); }
 svg .tile { fill: var(--card); stroke: var(--line); }
 svg .host-ill { stroke: var(--ill); stroke-width: 1.8; }
-svg .host-off { stroke-dasharray: 5 4; }
+svg .host-off { stroke: var(--slow); stroke-dasharray: 5 4; }
+svg .amber { fill: var(--slow); }
 svg .well { fill: var(--well); } svg .ill { fill: var(--ill); } svg .slow { fill: var(--slow); }
 svg .cut { stroke: var(--card); stroke-width: 1.8; stroke-linecap: round; }
 svg .ring { fill: none; stroke: var(--slow); stroke-width: 1.5; }
@@ -113,7 +114,7 @@ def page(report: Mapping[str, Any]) -> str:
         _components(report),
         _same(report),
     ]
-    look = "ill" if report["problems"] else "slow" if report["warnings"] else ""
+    look = "ill" if report["problems"] else "slow" if report["warned"] else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -138,7 +139,7 @@ def _facts(report: Mapping[str, Any]) -> str:
     cluster, hosts = report["cluster"], report["hosts"]
     up = sum(status["reachable"] for status in hosts.values())
     slots = cluster["slots"]
-    draining = f"and {slots['draining']} on draining workers" if slots["draining"] else "slots in use"
+    draining = f"and {slots['draining']} draining" if slots["draining"] else "slots in use"
     # Never more of them than of the others, also where nobody could be asked.
     waiting = [max(use["waiting"], use["length"] or 0) for use in cluster["queues"].values()]
     known = any(status.get("queues") for status in hosts.values())
@@ -155,10 +156,9 @@ def _facts(report: Mapping[str, Any]) -> str:
         )
     if expiring:
         cards.append(("first certificate expires", f"in {expiring['days_left']} days", f"on {expiring['host']}"))
-    releases = list(cluster["releases"])
-    if releases:
-        more = "on all hosts" if len(releases) == 1 else f"and {len(releases) - 1} other"
-        cards.append(("Airflow", releases[0].partition("-")[0], more))
+    versions = list(dict.fromkeys(release.partition("-")[0] for release in cluster["releases"]))
+    if versions:
+        cards.append(("Airflow", ", ".join(versions), "everywhere" if len(versions) == 1 else "hosts differ"))
     shown = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(small)}</small></dd></div>"
         for name, value, small in cards
@@ -168,7 +168,7 @@ def _facts(report: Mapping[str, Any]) -> str:
 
 def _told(report: Mapping[str, Any]) -> str:
     items = [("ill", one["host"], one["problem"]) for one in report["problems"]]
-    items += [("slow", one["about"], one["warning"]) for one in report["warnings"]]
+    items += [("slow", one["about"], one["warning"]) for one in report["warned"]]
     items += [("note", name, note) for name, status in report["hosts"].items() for note in status["notes"]]
     lines = "".join(f'<li class="{look}"><b>{escape(about)}</b>: {escape(text)}</li>' for look, about, text in items)
     return f'<ul class="told">{lines}</ul>\n' if items else ""
@@ -197,7 +197,7 @@ def _table(title: str, head: str, bodies: Sequence[str], folded: bool = False) -
 
 
 def _queues(report: Mapping[str, Any]) -> str:
-    warned = {one["about"] for one in report["warnings"]}
+    warned = {one["about"] for one in report["warned"]}
     rows = []
     for name, use in report["cluster"]["queues"].items():
         share = 100 * use["used"] // use["slots"] if use["slots"] else 0

@@ -138,7 +138,7 @@ def _tile(name: str, report: Mapping[str, Any], width: float, height: float) -> 
     drawn = [
         _frame(name, status, health, width, height),
         f'<text class="host" x="14" y="22">{escape(clipped(name, room))}</text>',
-        f'<text class="state" x="{width - 12:.1f}" y="22">{word}</text>' if word else "",
+        f'<text class="state{" amber" if health == "off" else ""}" x="{width - 12:.1f}" y="22">{word}</text>' if word else "",
     ]
     for at, part in enumerate(report["cluster"]["components"][name]):
         drawn.append(_component(part, width, HEAD + ROW * at + 11))

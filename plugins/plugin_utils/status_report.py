@@ -27,7 +27,7 @@ def collect(results: Mapping[str, Any], workers: Mapping[str, Sequence[Mapping[s
         "well": not problems,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
         "problems": problems,
-        "warnings": cluster.pop("warnings"),
+        "warned": cluster.pop("warned"),
         "cluster": cluster,
         "hosts": hosts,
     }
@@ -38,7 +38,7 @@ def plural(count: int, what: str) -> str:
 
 
 def verdict(report: Mapping[str, Any]) -> str:
-    problems, warnings = len(report["problems"]), len(report["warnings"])
+    problems, warnings = len(report["problems"]), len(report["warned"])
     words = plural(problems, "problem") if problems else "all well"
     return f"{words}, {plural(warnings, 'warning')}" if warnings else words
 
@@ -47,7 +47,7 @@ def text(report: Mapping[str, Any]) -> list[str]:
     """Lines, the verdict last. One begins with an exclamation mark for a problem, with a question mark for a warning."""
     hosts = report["hosts"]
     notes = [f"- {name}: {note}" for name, status in hosts.items() for note in status["notes"]]
-    warnings = [f"? {one['about']}: {one['warning']}" for one in report["warnings"]]
+    warnings = [f"? {one['about']}: {one['warning']}" for one in report["warned"]]
     problems = [f"! {one['host']}: {one['problem']}" for one in report["problems"]]
     sections = [components(report), queues(report), facts(report), notes, [*warnings, *problems]]
     lines = [line for section in sections if section for line in ["", *section]]
@@ -135,7 +135,7 @@ def _sum(cells: Sequence[str]) -> str:
 
 def queues(report: Mapping[str, Any]) -> list[str]:
     rows = [["   queue", "waiting", "running", "slots", "DAGs", "workers"]]
-    warned = {one["about"] for one in report["warnings"]}
+    warned = {one["about"] for one in report["warned"]}
     for name, use in report["cluster"]["queues"].items():
         waiting = max(use["waiting"], use["length"] or 0)
         slots = f"{use['used']}/{use['slots']}" if use["slots"] else "none"

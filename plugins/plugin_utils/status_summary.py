@@ -17,6 +17,8 @@ SETS = "airflow_worker_"
 WORKER = "airflow-worker"
 # A component's name, or a unit's, where they differ from what people say.
 LABELS = {"airflow-firewall": "firewall", "logs": "log server"}
+# What a component needs beside it comes after it.
+HELPERS = ("logs", "haproxy", "airflow-firewall")
 PACKAGES = {"postgresql": "postgresql-", "redis": "redis-server", "haproxy": "haproxy"}
 
 
@@ -39,7 +41,7 @@ def parts(status: Mapping[str, Any]) -> list[dict[str, Any]]:
         # A target stands for its units, and is worth a line only when it does not.
         elif unit["health"] != "idle" and (unit["health"] == "ill" or not unit["name"].endswith(".target")):
             found.append(_of_unit(status, unit))
-    return found
+    return sorted(found, key=lambda part: part["component"] in HELPERS)
 
 
 def _instance(status: Mapping[str, Any], instance: str) -> list[dict[str, Any]]:
@@ -47,10 +49,11 @@ def _instance(status: Mapping[str, Any], instance: str) -> list[dict[str, Any]]:
     serving = [unit for unit in colours if unit["state"] in UP]
     draining = [unit for unit in colours if unit["state"] == "deactivating"]
     found = [_of_unit(status, unit) for unit in serving + draining]
-    if not serving and any(unit["component"] for unit in colours):
+    drained = bool((status.get("host") or {}).get("drained"))
+    # One that finishes its tasks on a drained host says enough.
+    if not serving and not (drained and draining) and any(unit["component"] for unit in colours):
         # Its last settings, of whichever colour still has them.
         known = next((unit for unit in colours if unit["queues"]), colours[0])
-        drained = bool((status.get("host") or {}).get("drained"))
         state = "drained" if drained else "starting" if known["state"] == "activating" else "down"
         absent = _of_unit(status, {**known, "health": "off" if drained else "ill", "tasks": [], "uptime": None, "memory": None})
         found.insert(0, {**absent, "state": state})
@@ -152,7 +155,7 @@ def summary(
         "backup": _backup(hosts, now),
         "certificate": _certificate(hosts),
     }
-    return {**found, "warnings": warnings(found, hosts, workers)}
+    return {**found, "warned": warnings(found, hosts, workers)}
 
 
 def _serves(part: Mapping[str, Any]) -> bool:
@@ -271,11 +274,22 @@ def warnings(
             why = ", ".join(f"{name} is {_absent(found['components'][name], hosts[name], queue)}" for name in use["away"][:5])
             what = "1 task waits" if count == 1 else f"{count} tasks wait"
             told.append((about, f"{what} and no worker takes them now ({why})"))
-    if len(found["releases"]) > 1:
+    if _differ(found["releases"], hosts):
         told.append(("releases", f"{_places(found['releases'])}; run upgrade.yml or site.yml"))
     if len(found["dags"]) > 1:
         told.append(("DAG files", f"{_places({name: one['hosts'] for name, one in found['dags'].items()})}; run dags.yml"))
     return [{"about": about, "warning": text} for about, text in told]
+
+
+def _differ(releases: Mapping[str, Sequence[str]], hosts: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Another Python makes another release of the same; a cluster may have several."""
+    by_python: dict[str, set[str]] = {}
+    for release, names in releases.items():
+        for name in names:
+            python = str((hosts[name].get("host") or {}).get("python", "")).rpartition(".")[0]
+            by_python.setdefault(python, set()).add(release)
+    versions = {release.partition("-")[0] for release in releases}
+    return len(versions) > 1 or any(len(found) > 1 for found in by_python.values())
 
 
 def _absent(own: Sequence[Mapping[str, Any]], status: Mapping[str, Any], queue: str) -> str:

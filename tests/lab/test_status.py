@@ -46,7 +46,7 @@ class Run:
         return [one["problem"] for one in self.document["problems"] if one["host"] == host]
 
     def warning(self, about: str) -> str:
-        return "".join(one["warning"] for one in self.document["warnings"] if one["about"] == about)
+        return "".join(one["warning"] for one in self.document["warned"] if one["about"] == about)
 
 
 def status(inventory: Inventory, *options: str, **variables: Any) -> Run:
@@ -83,16 +83,17 @@ def well(inventory: Inventory) -> Run:
     run = as_json(inventory)
     assert time.monotonic() - began < SECONDS
     assert run.rc == 0, run.text
-    assert run.document["problems"] == [] and run.document["warnings"] == [], "the other tests need a cluster that is well"
+    # DAGs of other tests may still use queues that no worker takes.
+    assert run.document["problems"] == [], "the other tests need a cluster that is well"
     return run
 
 
 def test_text_for_people(well: Run, inventory: Inventory) -> None:
     run = status(inventory, "--check")
-    assert run.rc == 0 and run.verdict == "all well", run.text
+    assert run.rc == 0 and run.verdict.startswith("all well"), run.text
     for host, parts in well.document["cluster"]["components"].items():
-        (first, *rest) = (re.escape(part["label"]) + r" +up +" + re.escape(part["version"]) for part in parts)
-        rows = [rf"^   {host} +{first} .*", *(rf"^ {{4,}}{one} .*" for one in rest)]
+        (first, *rest) = (rf"{re.escape(part['label'])} +{part['state']} *{re.escape(part['version'])}" for part in parts)
+        rows = [rf"^   {host} +{first}\b.*", *(rf"^ {{4,}}{one}\b.*" for one in rest)]
         assert re.search("\n".join(rows), run.text, re.M), f"{host}: {run.text}"
     assert re.findall(r"changed=(\d+) +unreachable=(\d+) +failed=(\d+)", run.text) == [("0", "0", "0")] * len(
         well.document["hosts"]
@@ -209,8 +210,8 @@ def test_a_stopped_unit(well: Run, inventory: Inventory) -> None:
     (problem,) = run.problems(host)
     assert problem.startswith(f"{name} is inactive (dead) since ")
     assert unit(run.document, host, name)["memory"] is None
-    assert strict.rc == 2 and strict.verdict == "1 problem"
-    assert re.search(r"^! .* triggerer +inactive ", strict.text, re.M)
+    assert strict.rc == 2 and strict.verdict.startswith("1 problem")
+    assert re.search(r"^! .* triggerer +inactive\b", strict.text, re.M)
     assert f"\n! {host}: {name} is inactive" in strict.text
 
 
@@ -262,7 +263,7 @@ def test_a_host_that_is_down(well: Run, inventory: Inventory, tmp_path: Path) ->
     assert [one["host"] for one in run.document["problems"]] == ["down1"]
     assert set(run.document["hosts"]) == {"down1", *well.document["hosts"]}
     alone = status(inventory, "-i", str(extra), "--limit", "down1", airflow_status_strict=True)
-    assert alone.rc == 2 and alone.verdict == "1 problem"
+    assert alone.rc == 2 and alone.verdict.startswith("1 problem")
     assert re.search(r"^!  down1 +worker +unreachable$", alone.text, re.M)
 
 

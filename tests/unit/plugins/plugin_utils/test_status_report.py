@@ -127,7 +127,7 @@ def text(workers: Any = None, **hosts: Any) -> list[str]:
 
 
 def warnings(workers: Any = None, **hosts: Any) -> list[str]:
-    return [f"{one['about']}: {one['warning']}" for one in report(workers, **hosts)["warnings"]]
+    return [f"{one['about']}: {one['warning']}" for one in report(workers, **hosts)["warned"]]
 
 
 def test_one_screen() -> None:
@@ -284,6 +284,15 @@ def test_what_should_be_the_same_everywhere() -> None:
         f"releases: hosts differ: {RELEASE} on w1, w3, 3.3.1-aa on w2; run upgrade.yml or site.yml",
         "DAG files: hosts differ: a on w1, w3, b on w2; run dags.yml",
     ]
+
+
+def test_another_python_makes_another_release() -> None:
+    other = host(["airflow_worker"], *worker(release="3.3.2-aa"))
+    other["host"]["python"] = "3.13.5"
+    assert warnings(None, w1=host(["airflow_worker"], *worker()), w2=other) == []
+    same = host(["airflow_worker"], *worker(release="3.3.2-bb"))
+    (told,) = warnings(None, w1=host(["airflow_worker"], *worker()), w2=other, w3=same)
+    assert told.startswith("releases: hosts differ: ")
 
 
 def test_what_finishes_in_its_old_release_is_no_difference() -> None:
