@@ -94,7 +94,7 @@ hidden:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.windfarm.airflow.plugins.module_utils import task_logs
+from ansible_collections.windfarm.airflow.plugins.module_utils import host_lock, task_logs
 from ansible_collections.windfarm.airflow.plugins.module_utils.release_script import ScriptError
 
 
@@ -121,6 +121,7 @@ def main() -> None:
             count = task_logs.pack(task_logs.WORKER, parameters["start"], parameters["path"], owner)
             module.exit_json(changed=False, files=count)
         else:
+            host_lock.hold(module)
             done = task_logs.unpack(parameters["path"], parameters["host"], parameters["others"])
             module.exit_json(changed=bool(done["added"]), **done)
     except ScriptError as error:

@@ -90,6 +90,8 @@ def test_who_is_not_root_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.
 MODULES = Path(str(host_lock.__file__)).parent.parent / "modules"
 # With what keeps a second one of it away, or why nothing has to.
 FREE = {
+    "airflow_admission": "only reads",
+    "airflow_clients": "only reads",
     "airflow_dag_check": "only reads",
     "airflow_dags": "locks the store of DAG files",
     "airflow_info": "only reads",
@@ -99,6 +101,7 @@ FREE = {
     "airflow_rotation": "replaces a value only where it is still what it was",
     "airflow_status": "only reads",
     "airflow_upgrade": "only reads",
+    "airflow_worker_proof": "only reads, but for a file of its own",
     "postgresql_restore": "shares the lock of backups, which does not wait",
     "redis_consumers": "only reads",
     "redis_queues": "deletes keys, each at once",
