@@ -192,6 +192,8 @@ def _section(listener: Mapping[str, Any], binds: Sequence[str], addresses: Mappi
             line
             for path in listener["check_path"]
             for line in (
+                # As the server's own line says.
+                *(["    http-check connect default"] if len(listener["check_path"]) > 1 else []),
                 f"    http-check send meth GET uri {_quote(path)} ver HTTP/1.1 hdr Host localhost",
                 "    http-check expect status 200",
             )

@@ -4,7 +4,12 @@
 
 from __future__ import annotations
 
-from inventory import Inventory
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+from inventory import ROOT, Inventory
 
 
 def holders(inventory: Inventory) -> list[str]:
@@ -28,3 +33,25 @@ def states(inventory: Inventory, host: str) -> dict[str, str]:
 
 def all_up(inventory: Inventory) -> bool:
     return all(set(states(inventory, host).values()) == {"UP"} for host in inventory.plan["entry"]["hosts"])
+
+
+@contextlib.contextmanager
+def unplugged(inventory: Inventory, host: str) -> Iterator[Callable[[], None]]:
+    """A lab host loses its network and then everything else at once, as with its plug; what is given boots it again."""
+    podman, container, down = str(ROOT / "molecule/lab/podman"), f"windfarm-{host}", True
+
+    def boot() -> None:
+        nonlocal down
+        if down:
+            subprocess.run([podman, "start", container], check=True, capture_output=True)
+            lab = [sys.executable, str(ROOT / "molecule/lab/lab.py"), "up", inventory.path, "--only", host]
+            subprocess.run(lab, check=True, capture_output=True)
+        down = False
+
+    # Killed alone, its processes would go some time before its address, and the kernel would refuse for them.
+    subprocess.run([podman, "exec", container, "ip", "link", "set", "eth0", "down"], check=True, capture_output=True)
+    subprocess.run([podman, "kill", container], check=True, capture_output=True)
+    try:
+        yield boot
+    finally:
+        boot()

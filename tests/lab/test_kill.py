@@ -8,16 +8,14 @@ PostgreSQL or Redis is not taken away: there is one of each.
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import contextlib
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from api import wait
-from entries import all_up, holders
-from inventory import ROOT, Inventory
+from entries import all_up, holders, unplugged
+from inventory import Inventory
 from ledger import Ledger, assert_clean
 from traffic import Traffic
 
@@ -77,21 +75,19 @@ def test_every_control_host_is_lost(inventory: Inventory, ledger: Ledger) -> Non
     servers = {*inventory.members["postgresql"], *inventory.members["redis"], *inventory.members["worker"]}
     hosts = [host for host in inventory.members["scheduler"] if host not in servers]
     assert hosts, "every control host carries what there is one of"
-    podman = [str(ROOT / "molecule/lab/podman")]
     with Traffic(inventory) as traffic, ledger.load("loss of each control host", LONG_SECONDS):
         for host in hosts:
             has = " (has the address)" if host in holders(inventory) else ""
             begin = now_of(inventory)
-            with traffic.window(f"loss of {host}{has}") as window:
-                subprocess.run([*podman, "kill", f"windfarm-{host}"], check=True, capture_output=True)
-                time.sleep(20)
-            with traffic.window(f"{host} comes back") as back:
-                subprocess.run([*podman, "start", f"windfarm-{host}"], check=True, capture_output=True)
-                lab = [sys.executable, str(ROOT / "molecule/lab/lab.py"), "up", str(Path(inventory.path))]
-                subprocess.run(lab, check=True, capture_output=True)
-                for name in UNITS:
-                    if host in inventory.members[name]:
-                        wait_for(inventory, name, host, begin)
+            with contextlib.ExitStack() as stack:
+                with traffic.window(f"loss of {host}{has}") as window:
+                    boot = stack.enter_context(unplugged(inventory, host))
+                    time.sleep(20)
+                with traffic.window(f"{host} comes back") as back:
+                    boot()
+                    for name in UNITS:
+                        if host in inventory.members[name]:
+                            wait_for(inventory, name, host, begin)
             # With the host goes what its HAProxy had under way: one request for each of the four clients at most.
             assert len(window.failed) <= 4 and window.slowest < 10 and back.failed == [], f"{window}\n{back}"
     report = ledger.settle()
