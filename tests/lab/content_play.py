@@ -26,9 +26,10 @@ PLAY = """
     - name: Look
       windfarm.airflow.airflow_info:
       register: info
+      when: look
     - name: Keep the answer
       ansible.builtin.copy:
-        content: "{{ {'content': answer, 'info': info} | to_json }}"
+        content: "{{ {'content': answer, 'info': info if look else {}} | to_json }}"
         dest: "{{ answer_file }}"
         mode: "0600"
       delegate_to: localhost
@@ -66,18 +67,24 @@ class Content:
         self.host = inventory.members["scheduler"][0]
         folder.joinpath("play.yml").write_text(PLAY)
 
-    def command(self, declared: dict[str, Any], check: bool = False, host: str = "", verbose: bool = False) -> list[str]:
+    def command(
+        self, declared: dict[str, Any], check: bool = False, host: str = "", verbose: bool = False, look: bool = False
+    ) -> list[str]:
         answer = self.folder / "answer.json"
         answer.unlink(missing_ok=True)
         variables = self.folder / "content.json"
         # What is marked so is taken as it is: a value may look like a template.
-        variables.write_text(json.dumps({"content": declared, "target": host or self.host, "answer_file": str(answer)}))
+        variables.write_text(
+            json.dumps({"content": declared, "target": host or self.host, "answer_file": str(answer), "look": look})
+        )
         words = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(Path(self.inventory.path).resolve())]
         words += [str(self.folder / "play.yml"), "-e", f"@{variables}", "--diff"]
         return [*words, *(["--check"] if check else []), *(["-vvv"] if verbose else [])]
 
-    def run(self, declared: dict[str, Any], check: bool = False, host: str = "", verbose: bool = False) -> Answer:
-        command = self.command(declared, check, host, verbose)
+    def run(
+        self, declared: dict[str, Any], check: bool = False, host: str = "", verbose: bool = False, look: bool = False
+    ) -> Answer:
+        command = self.command(declared, check, host, verbose, look)
         began = time.monotonic()
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "1000"}, check=False
@@ -89,14 +96,16 @@ class Content:
             answer.content, answer.info = found["content"], found["info"]
         return answer
 
-    def must(self, declared: dict[str, Any], check: bool = False, host: str = "", verbose: bool = False) -> Answer:
-        answer = self.run(declared, check, host, verbose)
+    def must(
+        self, declared: dict[str, Any], check: bool = False, host: str = "", verbose: bool = False, look: bool = False
+    ) -> Answer:
+        answer = self.run(declared, check, host, verbose, look)
         assert answer.rc == 0, answer.output[-6000:]
         return answer
 
     def export(self, what: str) -> dict[str, Any]:
         """What Airflow itself reads: `variables` or `connections`, by its own command."""
-        words = ("airflow", what, "export", "/dev/stdout", *(["--file-format", "json"] if what == "connections" else []))
+        words = ("airflow", what, "export", "-", *(["--file-format", "json"] if what == "connections" else []))
         text = self.inventory.run(self.host, *words)
         found: dict[str, Any] = json.JSONDecoder().raw_decode(text[text.index("{") :])[0]
         return found
