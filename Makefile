@@ -87,7 +87,8 @@ test-fast: setup ## The gate without hosts: lint, types, unit tests
 	  'ruff check .' \
 	  'mypy .collections/ansible_collections/windfarm/airflow/plugins tools tests molecule/lab' \
 	  'antsibull-changelog lint' \
-	  'pytest tests/unit'
+	  'pytest tests/unit' \
+	  'pytest tests/lab/test_bad_input.py'
 
 .PHONY: sanity
 sanity: setup ## ansible-test sanity and units, on every ansible-core that this machine's Pythons allow

@@ -90,15 +90,19 @@ def test_who_is_not_root_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.
 MODULES = Path(str(host_lock.__file__)).parent.parent / "modules"
 # With what keeps a second one of it away, or why nothing has to.
 FREE = {
+    "airflow_admission": "only reads",
     "airflow_dag_check": "only reads",
     "airflow_dags": "locks the store of DAG files",
+    "airflow_host_info": "only reads",
     "airflow_info": "only reads",
     "airflow_queues": "only reads",
     "airflow_release": "locks the folder of releases",
     "airflow_release_info": "only reads",
     "airflow_rotation": "replaces a value only where it is still what it was",
     "airflow_status": "only reads",
+    "airflow_task_logs": "writes whole files, each at once",
     "airflow_upgrade": "only reads",
+    "airflow_worker_proof": "only reads",
     "postgresql_restore": "shares the lock of backups, which does not wait",
     "redis_consumers": "only reads",
     "redis_queues": "deletes keys, each at once",
