@@ -35,13 +35,8 @@ options:
     description: Folder of the DAG files, whose revision is wanted. Empty for none.
     type: str
     default: ""
+extends_documentation_fragment: windfarm.airflow.reads
 attributes:
-  check_mode:
-    description: Changes nothing in either mode.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
   action:
     description: The action adds when it asked and when it had the answer, which tells the host's clock.
     support: full
