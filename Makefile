@@ -45,7 +45,7 @@ setup: .venv/ready ## Make the virtual environment .venv
 
 .PHONY: requirements
 requirements: setup ## Resolve the requirements files anew
-	for name in requirements tests/requirements tests/requirements-importer; do \
+	for name in requirements tests/requirements tests/requirements-importer tests/requirements-docs; do \
 	  .venv/bin/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
 	    $$name.in -o $$name.txt; done
 
@@ -87,7 +87,9 @@ test-fast: setup ## The gate without hosts: lint, types, unit tests
 	  'ruff check .' \
 	  'mypy .collections/ansible_collections/windfarm/airflow/plugins tools tests molecule/lab' \
 	  'antsibull-changelog lint' \
-	  'pytest tests/unit'
+	  'python tools/docs.py --check' \
+	  'pytest tests/unit' \
+	  'pytest tests/lab/test_bad_input.py'
 
 .PHONY: sanity
 sanity: setup ## ansible-test sanity and units, on every ansible-core that this machine's Pythons allow
@@ -132,6 +134,19 @@ MANY ?= simulated
 .PHONY: bench-many
 bench-many: setup ## Processor time and memory of the controller for 4 to 200 hosts (MANY=twelve: a real lab of twelve workers, on a quiet machine)
 	@.venv/bin/python tests/bench_many.py $(MANY)
+
+.PHONY: docs
+docs: setup ## Write what the documentation says of variables, playbooks, roles, modules and ports, from where each is defined
+	@.venv/bin/python tools/docs.py
+
+.venv-docs/ready: tests/requirements-docs.txt | .venv/ready
+	@.venv/bin/uv venv -q --clear --python .venv/bin/python .venv-docs
+	@.venv/bin/uv pip install -q --python .venv-docs/bin/python -r tests/requirements-docs.txt
+	@touch $@
+
+.PHONY: site
+site: .venv-docs/ready ## Check every reference in the plugins' documentation, and build it as HTML in dist/site
+	@tools/site.sh
 
 .PHONY: lock
 lock: setup ## Resolve the locks of an Airflow release anew: make lock AIRFLOW=x.y.z

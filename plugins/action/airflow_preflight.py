@@ -13,11 +13,15 @@ from ansible_collections.windfarm.airflow.plugins.module_utils import (
     airflow_secrets,
     cluster,
     entry,
+    preflight_hosts,
+    preflight_inventory,
     preflight_workers,
+    variable_rules,
     worker_hosts,
 )
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_preflight import Inventory, Problem
 from ansible_collections.windfarm.airflow.plugins.module_utils.problem import ProblemError
+from ansible_collections.windfarm.airflow.plugins.plugin_utils.host_variables import whole
 from ansible_collections.windfarm.airflow.plugins.plugin_utils.own_certificate import own_certificate
 from ansible_collections.windfarm.airflow.plugins.plugin_utils.role_variables import RoleVariables
 from ansible_collections.windfarm.airflow.plugins.plugin_utils.worker_sets import worker_sets
@@ -43,19 +47,21 @@ class ActionModule(ActionBase):
             }
         )
         variables = task_vars or {}
-        hostvars = variables["hostvars"]
+        hostvars = whole(variables["hostvars"])
         problems: list[Problem] = []
         if arguments["check"] in ("drain", "removal"):
             return self._leaving(arguments, variables)
         secrets_file = self._secrets_file(hostvars, problems) if arguments["check"] == "inventory" else ""
         inventory = self._inventory(variables, secrets_file, problems)
         if arguments["check"] == "inventory":
-            problems += airflow_preflight.inventory_problems(inventory)
+            problems += preflight_inventory.inventory_problems(inventory)
             for item in [] if problems else preflight_workers.told(inventory):
                 self._display.warning(str(item))
         else:
             problems += self._hosts(inventory, variables, arguments)
-        return self._refuse(problems, {"secrets_file": secrets_file})
+        plan = preflight_inventory.planned(inventory) if arguments["check"] == "inventory" and not problems else None
+        question = preflight_hosts.question(inventory, plan) if plan else {}
+        return self._refuse(problems, {"secrets_file": secrets_file, "question": question})
 
     def _refuse(self, problems: list[Problem], result: dict[str, Any]) -> dict[str, Any]:
         if not problems:
@@ -85,6 +91,9 @@ class ActionModule(ActionBase):
         role = RoleVariables(self._loader, self._templar, COLLECTION, variables)
         extra = self._extra_secrets(variables["hostvars"], problems)
         names = (*airflow_preflight.VARIABLES, *airflow_secrets.SECRETS, *extra)
+        ours = {host for group in airflow_preflight.GROUPS for host in variables["groups"].get(group, ())}
+        known = variable_rules.known_variables(COLLECTION)
+        defined: dict[str, list[str]] = {}
         overlay = self._overlay(secrets_file, variables, extra)
         hosts: dict[str, dict[str, Any]] = {}
         broken: dict[tuple[str, str], list[str]] = {}
@@ -93,9 +102,12 @@ class ActionModule(ActionBase):
             def note(name: str, exc: Exception, host: str = host) -> None:
                 broken.setdefault((name, " ".join(str(exc).split())), []).append(host)
 
+            if host in ours:
+                given = variables["hostvars"].raw_get(host)
+                defined[host] = [name for name in given if name in known or name.startswith(variable_rules.PREFIXES)]
             content = airflow_preflight.CONTENT if host in list(variables["groups"].get("airflow_scheduler", []))[:1] else ()
-            known = role.read(host, (*names, *content), note, preflight_workers.PREFIX)
-            hosts[host] = {**known, **overlay, airflow_secrets.EXTRA: extra}
+            wanted = dict.fromkeys((*names, *content, *(known if host in ours else ())))
+            hosts[host] = {**role.read(host, wanted, note), **overlay, airflow_secrets.EXTRA: extra}
         problems += [
             Problem(
                 name,
@@ -116,6 +128,9 @@ class ActionModule(ActionBase):
             sets,
             settled,
             self._own_certificates(entries, "airflow_entry_certificate", problems),
+            defined,
+            list(role.internal.get("__airflow_catalog") or {}),
+            role.internal.get("__airflow_config_defaults") or {},
         )
 
     def _own_certificates(
@@ -160,7 +175,7 @@ class ActionModule(ActionBase):
             if answer.get("unreachable") and host in arguments["lost"]:
                 continue
             if host in present:
-                facts[host] = known.get("ansible_facts") or {}
+                facts[host] = {**(known.get("ansible_facts") or {}), **(answer.get("host") or {})}
             else:
                 absent[host] = "unreachable" if answer.get("unreachable") else "failed"
         lost, told = airflow_preflight.key_problems(inventory, facts)
@@ -172,13 +187,21 @@ class ActionModule(ActionBase):
                 f"A rotation of {unfinished} is unfinished, which every run respects. To finish it, run "
                 f"playbooks/rotate_secrets.yml with -e rotate={unfinished}"
             )
-        return (
-            airflow_preflight.absent_problems(inventory, absent)
-            + airflow_preflight.host_problems(inventory, facts)
-            + lost
-            + self._workers(facts, variables, arguments)
-            + self._admission(facts, variables)
-        )
+        found = airflow_preflight.absent_problems(inventory, absent) + airflow_preflight.host_problems(inventory, facts) + lost
+        found += self._workers(facts, variables, arguments) + self._admission(facts, variables)
+        return found + self._what_is_there(inventory, facts, variables)
+
+    def _what_is_there(self, inventory: Inventory, facts: dict[str, Any], variables: dict[str, Any]) -> list[Problem]:
+        plan = preflight_inventory.planned(inventory)
+        if not plan:
+            return []
+        limited = any(host not in variables["ansible_play_hosts_all"] for host in inventory.ours())
+        # Where the operating system is another one, so is everything else: one line is enough.
+        right = {host: known for host, known in facts.items() if not airflow_preflight.wrong_system(known)}
+        problems, told = preflight_hosts.problems(preflight_hosts.Case(inventory, plan, right, limited))
+        for item in told:
+            self._display.warning(str(item))
+        return problems
 
     def _workers(self, facts: dict[str, Any], variables: dict[str, Any], arguments: dict[str, Any]) -> list[Problem]:
         """What hosts say of their workers."""

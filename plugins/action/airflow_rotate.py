@@ -22,6 +22,7 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets i
 from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import setting
 from ansible_collections.windfarm.airflow.plugins.module_utils.problem import ProblemError
 from ansible_collections.windfarm.airflow.plugins.module_utils.rotation import MARKER, STEPS, RotationError
+from ansible_collections.windfarm.airflow.plugins.plugin_utils.host_variables import whole
 
 try:
     # Where a value was read; without it, only values that differ from the file's are found to be defined elsewhere.
@@ -45,7 +46,8 @@ class ActionModule(SecretsAction):
                 "proof": {"type": "list", "elements": "str", "default": []},
             }
         )
-        self._vars = task_vars or {}
+        self._vars = dict(task_vars or {})
+        self._vars["hostvars"] = whole(self._vars["hostvars"])
         self._kind = arguments["secret"]
         try:
             return getattr(self, f"_{arguments['state']}")(arguments)

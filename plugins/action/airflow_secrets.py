@@ -14,6 +14,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_secrets, controller_file
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_preflight import FACT_FILE, GROUPS, listed
 from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets import CA_KEY, SECRETS, SecretsError
+from ansible_collections.windfarm.airflow.plugins.plugin_utils.host_variables import whole
 
 
 class ActionModule(ActionBase):
@@ -33,7 +34,7 @@ class ActionModule(ActionBase):
             return {"failed": True, "msg": str(exc)}
 
     def _create(self, given: str | None, answers: str, task_vars: dict[str, Any]) -> dict[str, Any]:
-        hostvars = task_vars["hostvars"]
+        hostvars = whole(task_vars["hostvars"])
         hosts = {name: hostvars.raw_get(name) for name in hostvars}
         # The file's name may be a template, so it is read as each host sees it.
         names = [given] if given else [hostvars[name].get("airflow_secrets_file") for name in hosts]

@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import database_logins, plan
+from ansible_collections.windfarm.airflow.plugins.plugin_utils.host_variables import whole
 
 _planned: dict[tuple[int, tuple[str, ...]], dict[str, Any]] = {}
 
@@ -21,7 +22,7 @@ def cluster(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]], re
     if multiprocessing.parent_process() is not None and key in _planned:
         return _planned[key]
     try:
-        found = plan(hostvars, groups, removed)
+        found = plan(whole(hostvars), groups, removed)
         _planned.clear()
         _planned[key] = found
         return found

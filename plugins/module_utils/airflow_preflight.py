@@ -10,7 +10,7 @@ import difflib
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -136,6 +136,10 @@ class Inventory(NamedTuple):
     """Hosts whose own variables say what they serve."""
     entry_certificates: Mapping[str, tuple[str, str]] = {}
     """Those that an entry host shows to users."""
+    defined: Mapping[str, Collection[str]] = {}
+    """The names of the variables that each host has from the inventory or the command line."""
+    components: Collection[str] = ()
+    config_defaults: Mapping[str, Mapping[str, Any]] = {}
 
     def members(self, group: str) -> Sequence[str]:
         return self.groups.get(group, ())
@@ -838,6 +842,10 @@ HOST_RULES: tuple[Callable[[Mapping[str, Any]], tuple[str, str] | None], ...] = 
 )
 
 
+def wrong_system(facts: Mapping[str, Any]) -> bool:
+    return any(rule(facts) for rule in HOST_RULES)
+
+
 def host_problems(inventory: Inventory, facts: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
     """Problems of the hosts whose facts are known."""
     problems = []
@@ -852,7 +860,8 @@ def host_problems(inventory: Inventory, facts: Mapping[str, Mapping[str, Any]]) 
 
 def _host_lock_problems(inventory: Inventory, host: str, facts: Mapping[str, Any]) -> list[Problem]:
     variables = inventory.hosts[host]
-    python = ".".join(str(facts.get("python_version")).split(".")[:2])
+    # That of the release, where it was asked for.
+    python = ".".join(str(facts.get("interpreter") or facts.get("python_version")).split(".")[:2])
     folder = inventory_folder(variables)
     try:
         airflow_lock.find_lock(

@@ -189,18 +189,6 @@ def check_workers(inventory: Inventory) -> list[Problem]:
     return list(problems)
 
 
-def check_variable_names(inventory: Inventory) -> list[Problem]:
-    """A variable that merely resembles one of ours, and so would have no effect."""
-    known = [name for name in cluster.default_names() if name.startswith(PREFIX)]
-    given = {name for host in inventory.ours() for name in inventory.hosts[host] if name.startswith(PREFIX)}
-    return [
-        Problem(name, "is not a variable of role airflow", f"did you mean {near}?")
-        for name in sorted(given - set(known))
-        for near in [next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.9)), "")]
-        if near
-    ]
-
-
 def check_worker_sets(inventory: Inventory) -> list[Problem]:
     """Of two groups that say what a host serves, Ansible silently takes one."""
     problems: dict[tuple[str, ...], list[str]] = {}
@@ -209,9 +197,7 @@ def check_worker_sets(inventory: Inventory) -> list[Problem]:
             continue
         sets = {name: one for name, one in inventory.worker_sets.items() if host in one["hosts"] and one["serves"]}
         # What stands in a group wins over what stands in a group above it, which is meant so.
-        lowest = {
-            name: one["serves"] for name, one in sets.items() if not any(name in other["above"] for other in sets.values())
-        }
+        lowest = {name: one["serves"] for name, one in sets.items() if not any(name in other["above"] for other in sets.values())}
         if len({repr(serves) for serves in lowest.values()}) > 1 and not _serves_all(inventory.hosts[host], lowest.values()):
             problems.setdefault(tuple(sorted(lowest)), []).append(host)
     return [
@@ -318,7 +304,6 @@ def check_parallelism(inventory: Inventory) -> list[Problem]:
 
 RULES: tuple[Callable[[Inventory], list[Problem]], ...] = (
     check_workers,
-    check_variable_names,
     check_worker_sets,
     check_numbers,
     check_connections,

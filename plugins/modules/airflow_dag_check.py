@@ -25,13 +25,7 @@ options:
     default: fail
 author:
   - windfarm.airflow contributors (@windfarm)
-attributes:
-  check_mode:
-    description: Does the same in check mode; it changes nothing.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
+extends_documentation_fragment: windfarm.airflow.reads
 """
 
 EXAMPLES = r"""

@@ -11,7 +11,7 @@ version_added: 0.1.0
 description:
   - Drained is a file on the host, C(/etc/airflow/drained). While it is there no worker starts, not at boot, nor by C(site.yml).
   - V(drained) writes it, lets every worker finish its tasks (C(systemctl --no-block stop), SIGTERM to the main process only),
-    shows what still runs, and waits for it. It waits on the controller: whatever becomes of that, the host stays drained.
+    shows what still runs, and waits for it. It waits on the controller; whatever becomes of that, the host stays drained.
   - V(working) removes the file and starts a colour of each worker, which is proven healthy.
 options:
   state:

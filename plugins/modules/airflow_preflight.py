@@ -45,13 +45,8 @@ options:
     description: Name of the variable that the task which gathered facts has registered.
     type: str
     default: __airflow_preflight_facts
+extends_documentation_fragment: windfarm.airflow.reads
 attributes:
-  check_mode:
-    description: Changes nothing in either mode.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
   action:
     description: Runs on the controller, without a connection.
     support: full

@@ -17,13 +17,7 @@ options:
     default: ""
 author:
   - windfarm.airflow contributors (@windfarm)
-attributes:
-  check_mode:
-    description: Changes nothing in either mode.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
+extends_documentation_fragment: windfarm.airflow.reads
 """
 
 EXAMPLES = r"""

@@ -50,13 +50,8 @@ options:
     default: 30
 author:
   - windfarm.airflow contributors (@windfarm)
+extends_documentation_fragment: windfarm.airflow.reads
 attributes:
-  check_mode:
-    description: Changes nothing in either mode.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
   action:
     description: Adds on the controller what the host's groups ask for, and what to say of a host that does not answer.
     support: full

@@ -35,13 +35,8 @@ options:
     default: /opt/airflow/releases
 author:
   - windfarm.airflow contributors (@windfarm)
+extends_documentation_fragment: windfarm.airflow.reads
 attributes:
-  check_mode:
-    description: Does the same in check mode; it changes nothing.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
   action:
     description: Looks on the controller at what was given with C(-e).
     support: full

@@ -36,13 +36,7 @@ options:
     default: 60
 author:
   - windfarm.airflow contributors (@windfarm)
-attributes:
-  check_mode:
-    description: Changes nothing in either mode.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
+extends_documentation_fragment: windfarm.airflow.reads
 """
 
 EXAMPLES = r"""

@@ -23,10 +23,8 @@ class RoleVariables:
         magic = {name: task_vars[name] for name in ("hostvars", "groups")}
         self._base = {**self.defaults, **self.internal, **magic}
 
-    def read(self, host: str, names: Iterable[str], broken: Any = None, prefix: str = "") -> dict[str, Any]:
-        """The named variables, and those of the host's own that begin with `prefix`.
-
-        A default that is a template is left out, as it may need what only the role has.
+    def read(self, host: str, names: Iterable[str], broken: Any = None) -> dict[str, Any]:
+        """The named variables; a default that is a template is left out, as it may need what only the role has.
 
         `broken(name, error)` is told of what cannot be evaluated, which otherwise raises.
         """
@@ -35,7 +33,7 @@ class RoleVariables:
         own = self._hostvars.raw_get(host)
         templar = self._templar.copy_with_new_env(available_variables={**self._base, **own})
         found: dict[str, Any] = {}
-        for name in dict.fromkeys([*names, *(name for name in own if prefix and name.startswith(prefix))]):
+        for name in names:
             if name in own:
                 try:
                     found[name] = templar.template(own[name])

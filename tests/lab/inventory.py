@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 init_plugin_loader([str(ROOT / ".collections")])
 
 from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import plan  # noqa: E402
+from ansible_collections.windfarm.airflow.plugins.plugin_utils.host_variables import whole  # noqa: E402
 
 DEFAULT = os.environ.get("LAB_INVENTORY", str(ROOT / "inventories" / "lab"))
 
@@ -46,7 +47,7 @@ class Inventory:
             name: [host.name for host in group.get_hosts()] for name, group in manager.groups.items()
         }
         hostvars = HostVars(manager, variables, loader)
-        self.plan: dict[str, Any] = plan(hostvars, self.groups)
+        self.plan: dict[str, Any] = plan(whole(hostvars), self.groups)
         self.members: dict[str, list[str]] = self.plan["members"]
         self._variables = {
             host.name: Templar(loader, {**variables.get_vars(host=host), "hostvars": hostvars}) for host in manager.get_hosts()

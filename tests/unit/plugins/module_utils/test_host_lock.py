@@ -94,6 +94,7 @@ FREE = {
     "airflow_clients": "only reads",
     "airflow_dag_check": "only reads",
     "airflow_dags": "locks the store of DAG files",
+    "airflow_host_info": "only reads",
     "airflow_info": "only reads",
     "airflow_queues": "only reads",
     "airflow_release": "locks the folder of releases",

@@ -106,14 +106,6 @@ def test_what_is_allowed(variables: dict[str, Any]) -> None:
             "airflow_worker_environment — is no dictionary — write it as {NAME: value}, each value on one line",
         ),
         (
-            {"airflow_worker_queue": ["etl"]},
-            "airflow_worker_queue — is not a variable of role airflow — did you mean airflow_worker_queues?",
-        ),
-        (
-            {"airflow_worker_concurency": 4},
-            "airflow_worker_concurency — is not a variable of role airflow — did you mean airflow_worker_concurrency?",
-        ),
-        (
             {INSTANCES: {"etl": {}}},
             f"{INSTANCES} — is no list — write a list of dictionaries, such as [{{name: etl, queues: [etl]}}]",
         ),
