@@ -62,7 +62,7 @@ def given_by_plays() -> set[str]:
 
 def test_what_the_plays_give_the_roles_is_refused() -> None:
     # To these it adds what the inventory says.
-    own = given_by_plays() - {"redis_previous_passwords", "postgresql_max_connections", "postgresql_extra_hba_entries"}
+    own = given_by_plays() - {"redis_previous_passwords", "postgresql_max_connections", "__postgresql_extra_hba_entries"}
     assert own == set(variable_rules.GIVEN_BY_PLAYS)
 
 
