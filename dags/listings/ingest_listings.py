@@ -7,10 +7,6 @@ Run it with {"weeks": ["2025-W07"]} for these weeks, without for all that there 
 
 from __future__ import annotations
 
-import csv
-import io
-from contextlib import closing
-
 from airflow.providers.common.sql.operators.sql import SQLCheckOperator, SQLExecuteQueryOperator
 from airflow.sdk import DAG, Asset, Param, task, task_group
 from listings import reading
@@ -33,18 +29,18 @@ with DAG("ingest_listings", schedule=None, params=PARAMS, **common(__doc__)) as 
     @task(pool=LOAD_POOL)
     def load(part: dict) -> None:
         from airflow.providers.postgres.hooks.postgres import PostgresHook
+        from psycopg import ClientCursor
 
         dollars = reading.rates()
-        # One transaction: whoever looks sees the old weeks or the new ones.
-        with closing(PostgresHook(CONNECTION).get_conn()) as link, link, link.cursor() as cursor:
+        # One transaction: whoever looks sees the old weeks or the new ones. This cursor takes several statements at a time.
+        with PostgresHook(CONNECTION).get_conn() as link, ClientCursor(link) as cursor:
             cursor.execute("create temporary table incoming (like listings) on commit drop")
             for week in part["weeks"]:
                 rows, told = reading.read(week, dollars)
-                file = io.StringIO()
-                csv.writer(file).writerows([row[name] for name in COLUMNS] for row in rows)
-                file.seek(0)
                 cursor.execute("truncate incoming")
-                cursor.copy_expert(f"copy incoming ({', '.join(COLUMNS)}) from stdin with (format csv)", file)
+                with cursor.copy(f"copy incoming ({', '.join(COLUMNS)}) from stdin") as copy:
+                    for row in rows:
+                        copy.write_row([row[name] for name in COLUMNS])
                 counts = {name: told[name] for name in ("lines", "unreadable", "without_rate", "repeated")}
                 cursor.execute(LOAD, {**counts, "week": reading.monday(week)})
 

@@ -46,7 +46,8 @@ def step(table: str, after: str, doc: str, by: list[str], sql: str, below: str =
 
         @task_group
         def chunk(part):
-            compute = SQLExecuteQueryOperator(task_id="compute", sql=sql, parameters=part, handler=None, pool=METRICS_POOL)
+            options = {"sql": sql, "split_statements": True, "handler": None, "pool": METRICS_POOL}
+            compute = SQLExecuteQueryOperator(task_id="compute", parameters=part, **options)
             compute >> SQLCheckOperator(task_id="check", sql="check.sql", parameters=part, pool=METRICS_POOL)
 
         @task(outlets=[Asset(f"listings/{table}")])

@@ -224,7 +224,8 @@ class ActionModule(ActionBase):
         asked = {host: variables["hostvars"][host].get("__airflow_admission") or {} for host in facts}
         refused = {host: answer.get("refused") or {} for host, answer in asked.items()}
         everyone, groups = variables["ansible_play_hosts_all"], variables["groups"]
-        servers = {kind: [host for host in groups.get(kind, []) if host not in everyone] for kind in cluster.SERVER_GROUPS}
+        kinds = {**cluster.SERVER_GROUPS, "webserver": cluster.COMPONENT_GROUPS["webserver"]}
+        servers = {kind: [host for host in groups.get(group, []) if host not in everyone] for kind, group in kinds.items()}
         limit = str(variables.get("ansible_limit") or ",".join(everyone))
         return worker_hosts.admission_problems(refused, servers, limit)
 

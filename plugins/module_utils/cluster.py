@@ -358,6 +358,7 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]], remov
             for name in SERVER_GROUPS
         },
     }
+    entry["doors"] = users_entry.doors(planned)
     planned["listeners"] = {
         host: users_entry.listeners(host, planned, int(_get(hostvars[host], "airflow_execution_api_port"))) for host in everyone
     }

@@ -80,7 +80,16 @@ def plan(
 
     `setting` gives a host's variable, `inside` are the addresses of the cluster's own hosts.
     """
-    empty: dict[str, Any] = {"hosts": [], "url": "", "names": {}, "tls": False, "virtual_address": "", "proxies": [], "vrrp": {}}
+    empty: dict[str, Any] = {
+        "hosts": [],
+        "url": "",
+        "names": {},
+        "tls": False,
+        "virtual_address": "",
+        "proxies": [],
+        "vrrp": {},
+        "doors": {},
+    }
     if not members:
         return empty
     first = members[0]
@@ -137,6 +146,13 @@ def plan(
             if virtual
         },
     }
+
+
+def doors(cluster: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The webservers' ports, where they are closed to all but the cluster's own hosts: a new one must be let through."""
+    if not cluster["entry"]["hosts"]:
+        return {}
+    return {one["name"]: {"kind": "webserver", "host": one["address"], "port": one["port"]} for one in cluster["webservers"]}
 
 
 def listeners(host: str, cluster: Mapping[str, Any], worker_port: int) -> list[dict[str, Any]]:

@@ -116,7 +116,7 @@ def admission_problems(
         if not kinds:
             continue
         missing = list(dict.fromkeys(server for kind in kinds for server in servers.get(kind, [])))
-        names = {"postgresql": "PostgreSQL", "redis": "Redis"}
+        names = {"postgresql": "PostgreSQL", "redis": "Redis", "webserver": "webservers"}
         said = "; ".join(f"{names[kind]}: {why}" for kind, why in kinds.items())
         what = f"is not admitted yet by {_few(missing)} ({said}), which --limit leaves out"
         problems.append(Problem(f"host {host}", what, f"run again with --limit '{','.join([limit, *missing])}'"))

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: airflow_admission
-short_description: Find out whether PostgreSQL and Redis admit this host
+short_description: Find out whether PostgreSQL, Redis and webservers admit this host
 version_added: 0.1.0
 description:
   - Connects to each as far as the server asks for a password, and no further, so it needs no client and no secret.
   - Changes nothing.
 options:
   targets:
-    description: Servers to ask.
+    description: Servers to ask. Of several of a kind, one that admits the host is enough.
     type: list
     elements: dict
     required: true
@@ -21,7 +21,7 @@ options:
       kind:
         description: What it is.
         type: str
-        choices: [postgresql, redis]
+        choices: [postgresql, redis, webserver]
         required: true
       host:
         description: Its address.
@@ -125,9 +125,15 @@ def ask_postgresql(target: dict[str, Any]) -> str:
     return fields.get(b"M", "it refuses")
 
 
+def ask_webserver(target: dict[str, Any]) -> str:
+    """Any client is admitted or none: the firewall alone decides."""
+    with socket.create_connection((target["host"], target["port"]), SECONDS):
+        return ""
+
+
 def ask(target: dict[str, Any]) -> str:
     try:
-        return {"redis": ask_redis, "postgresql": ask_postgresql}[target["kind"]](target)
+        return {"redis": ask_redis, "postgresql": ask_postgresql, "webserver": ask_webserver}[target["kind"]](target)
     except OSError as error:
         return str(error.strerror or error)
 
@@ -140,7 +146,7 @@ def main() -> None:
                 "elements": "dict",
                 "required": True,
                 "options": {
-                    "kind": {"type": "str", "choices": ["postgresql", "redis"], "required": True},
+                    "kind": {"type": "str", "choices": ["postgresql", "redis", "webserver"], "required": True},
                     "host": {"type": "str", "required": True},
                     "port": {"type": "int", "required": True},
                     "tls": {"type": "bool", "default": False},
@@ -151,8 +157,10 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    answers = {target["kind"]: ask(target) for target in module.params["targets"]}
-    module.exit_json(changed=False, refused={kind: why for kind, why in answers.items() if why})
+    answers: dict[str, list[str]] = {}
+    for target in module.params["targets"]:
+        answers.setdefault(target["kind"], []).append(ask(target))
+    module.exit_json(changed=False, refused={kind: whys[0] for kind, whys in answers.items() if all(whys)})
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ class Copy:
     database_host = "db1"
     address = "192.0.2.11"
     tls_hosts = ("db1", "control1")
+    webserver = "control1"
     worker = "worker1"
     slots = 32
     connections = 203
@@ -73,6 +74,7 @@ class Copy:
         found = {
             "folder": self.folder,
             "db": self.database_host,
+            "web": self.webserver,
             "address": self.address,
             "tls_hosts": ", ".join(self.tls_hosts),
             "worker": self.worker,
@@ -172,6 +174,10 @@ def certificate_until_2020(public_key: str, names: list[str], authority: pki.Aut
         return pki.sign(public_key, names, issuer, authority.key, pki.CA_DAYS)
 
 
+def entry_on_the_webserver(groups: dict[str, Any]) -> None:
+    groups["haproxy"] = {"hosts": dict.fromkeys(groups["airflow"]["children"]["airflow_webserver"]["hosts"])}
+
+
 def no_flower_but_misspelt(components: dict[str, Any]) -> None:
     components["airflow_flowers"] = components.pop("airflow_flower")
 
@@ -201,6 +207,20 @@ CASES: dict[str, tuple[Any, ...]] = {
     "misspelt optional group": (
         lambda copy: copy.components(no_flower_but_misspelt),
         "group airflow_flowers — is not a group of this collection — did you mean airflow_flower?",
+    ),
+    "entry on the webserver's port": (
+        lambda copy: (copy.hosts(entry_on_the_webserver), copy.set(airflow_entry_port=8080)),
+        "host {web} — is an entry and has a webserver, both on port 8080 — set airflow_entry_port or airflow_webserver_port "
+        "to another port",
+    ),
+    "virtual address of one entry host": (
+        lambda copy: (copy.hosts(entry_on_the_webserver), copy.set(airflow_entry_virtual_address="10.89.77.98")),
+        "airflow_entry_virtual_address — is 10.89.77.98, but {web} is the only host of group haproxy — put a second host into "
+        "it, or remove the variable",
+    ),
+    "entry without a host": (
+        lambda copy: copy.set(airflow_entry_name="flows.example.org"),
+        "airflow_entry_name — is set, but group haproxy has no host — put the entry hosts into group haproxy, or remove it",
     ),
     "missing secret": (
         lambda copy: copy.secret("airflow_api_secret_key", None),

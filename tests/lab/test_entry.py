@@ -12,6 +12,7 @@ import http.client
 import http.cookiejar
 import json
 import re
+import shutil
 import socket
 import ssl
 import time
@@ -22,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from api import wait
 from browser import logged_in
 from entries import all_up, holders, unplugged
+from fresh import BIN, changed, output_of
 from inventory import Inventory
 from traffic import Traffic
 
@@ -201,6 +204,33 @@ def all_others_silent(inventory: Inventory, entries: list[str]) -> bool:
     return holders(inventory) == before
 
 
+@pytest.mark.long
+def test_a_host_that_leaves_the_group_is_an_entry_no_more(inventory: Inventory, entries: list[str], tmp_path: Path) -> None:
+    folder, left = tmp_path / "inventory", entries[-1]
+    shutil.copytree(inventory.path, folder)
+    hosts = yaml.safe_load((folder / "hosts.yml").read_text())
+    hosts["haproxy"]["hosts"].pop(left)
+    (folder / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False))
+    (folder / "group_vars" / "all" / "left.yml").write_text(yaml.safe_dump({"airflow_entry_virtual_address": ""}))
+    units = ("haproxy", "keepalived")
+
+    def converge(path: Path) -> str:
+        rc, said = output_of([str(BIN / "ansible-playbook"), "-i", str(path), "playbooks/haproxy.yml"])
+        assert rc == 0, said[-4000:]
+        return said
+
+    try:
+        converge(folder)
+        assert inventory.run(left, "systemctl", "is-active", *units, check=False).split() == ["inactive"] * 2
+        assert inventory.run(left, "systemctl", "is-enabled", *units, check=False).split() == ["disabled"] * 2
+        assert inventory.run(left, "ls", "/etc/haproxy/haproxy.cfg", "/etc/keepalived/keepalived.conf", check=False) == ""
+        assert holders(inventory) == []
+        assert set(changed(converge(folder)).values()) == {0}
+    finally:
+        converge(Path(inventory.path))
+    assert set(changed(converge(Path(inventory.path))).values()) == {0}
+
+
 # What changes of hands cost ---------------------------------------------------------------------------------------------------
 
 
@@ -273,6 +303,7 @@ def test_a_host_that_is_lost(inventory: Inventory, entries: list[str], traffic: 
 TIMEOUT_OF_USERS = 10
 
 
+@pytest.mark.long
 def test_a_changed_setting_by_site_costs_nothing(
     inventory: Inventory, traffic: Traffic, playbook: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -376,6 +376,49 @@ def test_tls_for_clients(haproxy: HAProxy) -> None:
     haproxy.converge()
 
 
+def test_a_key_of_its_own_and_plain_http_that_leads_there(haproxy: HAProxy) -> None:
+    entry = haproxy.listener(name="entry", bind="127.0.0.1:8443", certificate=f"{TLS}/b.crt", certificate_key=f"{TLS}/b.key")
+    plain = {"name": "plain", "bind": "127.0.0.1:8081", "redirect": "https://b.test:8443"}
+    haproxy.run(haproxy_listeners=[haproxy.listener(), entry, plain])
+    shown = haproxy.shell("echo | openssl s_client -connect 127.0.0.1:8443 2>/dev/null | openssl x509 -noout -text")
+    assert "DNS:b.test" in shown
+    script = (
+        "import http.client; link = http.client.HTTPConnection('127.0.0.1', 8081, timeout=9); "
+        "link.request('POST', '/a?b=c', headers={'Host': 'c.test'}); answer = link.getresponse(); "
+        "print(answer.status, answer.getheader('Location'))"
+    )
+    assert haproxy.shell(f'python3 -c "{script}"') == "308 https://b.test:8443/a?b=c"
+    assert haproxy.run(haproxy_listeners=[haproxy.listener(), entry, plain]).changed == 0
+    haproxy.converge()
+
+
+def test_several_paths_must_answer(haproxy: HAProxy) -> None:
+    haproxy.converge(check_path=["/api/v2/version", "/execution/health"])
+    haproxy.all_up()
+    # The test's server gives no answer to this one as long as the file is there, once each time.
+    haproxy.shell("while :; do touch /run/lab-tls/b.die; sleep 0.05; done >/dev/null 2>&1 & echo $! > /run/lab-tls/pid")
+    try:
+        until(lambda: haproxy.states()["b"] == "DOWN", 40, "b is out of service")
+        assert haproxy.states()["a"] == "UP"
+    finally:
+        haproxy.shell("kill $(cat /run/lab-tls/pid); rm -f /run/lab-tls/b.die")
+    haproxy.converge()
+    haproxy.all_up()
+
+
+def test_without_listeners_it_goes_and_comes_back(haproxy: HAProxy) -> None:
+    haproxy.shell("systemd-run -q --unit lab-needed sleep 600")
+    assert haproxy.run(haproxy_listeners=[], haproxy_keep_while="lab-need*.service").changed == 0
+    haproxy.shell("systemctl stop lab-needed")
+    assert haproxy.run("--check", haproxy_listeners=[], haproxy_keep_while="lab-need*.service").changed == 1
+    assert haproxy.run(haproxy_listeners=[], haproxy_keep_while="lab-need*.service").changed == 1
+    assert haproxy.shell("systemctl is-active haproxy", check=False) == "inactive"
+    assert haproxy.run(haproxy_listeners=[]).changed == 0
+    haproxy.converge()
+    haproxy.all_up()
+    assert haproxy.shell("systemctl is-enabled haproxy") == "enabled"
+
+
 def test_the_sandbox_holds(haproxy: HAProxy) -> None:
     line = haproxy.shell("systemd-analyze security --no-pager haproxy | tail -n 1")
     assert float(line.split(":")[1].split()[0]) <= 2.5, line

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
@@ -134,5 +135,6 @@ def test_a_task_writes_to_this_database_and_to_no_other(steps: list[Step], inven
     rows = inventory.sql("select rolsuper or rolcreatedb or rolcreaterole from pg_roles where rolname = 'listings'", "listings")
     assert rows == [["f"]]
     rules = inventory.sql("select database::text, address from pg_hba_file_rules where 'listings' = any(user_name)", "listings")
-    workers = {inventory.plan["addresses"][name] for name in inventory.members["worker"]}
+    # A name in the inventory is an address there.
+    workers = {socket.gethostbyname(inventory.plan["addresses"][name]) for name in inventory.members["worker"]}
     assert {tuple(rule) for rule in rules} == {("{listings}", address) for address in workers}

@@ -93,6 +93,11 @@ def test_others_may_be_let_in() -> None:
     assert port["clients"][-1] == "192.0.2.0/24"
 
 
+def test_a_new_host_must_be_let_through() -> None:
+    assert planned(haproxy=[])["entry"]["doors"] == {}
+    assert planned()["entry"]["doors"]["control2"] == {"kind": "webserver", "host": "10.0.0.3", "port": 8080}
+
+
 def test_certificates_have_the_name_and_the_moving_address() -> None:
     names = planned(airflow_entry_virtual_address="10.0.0.99", airflow_entry_name="flows.example.com")["certificate_names"]
     for host in GROUPS["haproxy"]:

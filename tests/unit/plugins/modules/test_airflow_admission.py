@@ -52,6 +52,14 @@ def test_whoever_asks_for_a_password_admits(server: Callable[[bytes], int]) -> N
     assert ask("postgresql", server(struct.pack("!cii", b"R", 8, 10))) == ""
 
 
+def test_a_webserver_admits_whom_its_firewall_lets_through(server: Callable[[bytes], int]) -> None:
+    assert ask("webserver", server(b"")) == ""
+    free = socket.create_server(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+    free.close()
+    assert ask("webserver", port) == "Connection refused"
+
+
 def test_whoever_does_not(server: Callable[[bytes], int]) -> None:
     assert ask("postgresql", server(refusal("no pg_hba.conf entry"))) == "no pg_hba.conf entry"
     assert ask("redis", server(b"")) == "it closes the connection"
