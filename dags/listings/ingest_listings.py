@@ -7,10 +7,10 @@ Run it with {"weeks": ["2025-W07"]} for these weeks, without for all that there 
 
 from __future__ import annotations
 
-from airflow.providers.common.sql.operators.sql import SQLCheckOperator, SQLExecuteQueryOperator
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk import DAG, Asset, Param, task, task_group
 from listings import reading
-from listings.pipeline import CONNECTION, KEYS, LOAD_POOL, common
+from listings.pipeline import CONNECTION, KEYS, LOAD_POOL, Check, common
 
 CHUNKS = 6
 COLUMNS = ["listing", "week", "listed", *KEYS, "price"]
@@ -46,7 +46,7 @@ with DAG("ingest_listings", schedule=None, params=PARAMS, **common(__doc__)) as 
 
     @task_group
     def chunk(part):
-        load(part) >> SQLCheckOperator(task_id="check", sql="loaded.sql", parameters=part, pool=LOAD_POOL)
+        load(part) >> Check(task_id="check", sql="loaded.sql", parameters=part, pool=LOAD_POOL)
 
     @task(outlets=[Asset("listings/listings")])
     def publish(parts, *, outlet_events) -> None:

@@ -17,6 +17,12 @@ LOAD_POOL, METRICS_POOL = "listings_load", "listings_metrics"
 KEYS = ["brand", "parent_model", "model", "reference"]
 
 
+class Check(SQLCheckOperator):
+    """Its parameters may come from another task, which upstream's does not resolve."""
+
+    template_fields = (*SQLCheckOperator.template_fields, "parameters")
+
+
 def common(doc: str) -> dict:
     """Arguments of every DAG: a week that is computed twice at once would be there twice."""
     return {
@@ -48,7 +54,7 @@ def step(table: str, after: str, doc: str, by: list[str], sql: str, below: str =
         def chunk(part):
             options = {"sql": sql, "split_statements": True, "handler": None, "pool": METRICS_POOL}
             compute = SQLExecuteQueryOperator(task_id="compute", parameters=part, **options)
-            compute >> SQLCheckOperator(task_id="check", sql="check.sql", parameters=part, pool=METRICS_POOL)
+            compute >> Check(task_id="check", sql="check.sql", parameters=part, pool=METRICS_POOL)
 
         @task(outlets=[Asset(f"listings/{table}")])
         def publish(parts, *, outlet_events) -> None:

@@ -131,7 +131,8 @@ def check_ports(plan: Mapping[str, Any]) -> list[Problem]:
         owners: dict[int, str] = {}
         for name, port in listeners(plan, host):
             other = owners.setdefault(port, name)
-            if other != name:
+            # The entry tells of its neighbours itself.
+            if other != name and "entry" not in (other, name):
                 variables = [PORTS[one][0] for one in (other, name) if one in PORTS and PORTS[one][0]]
                 what = f"{other} and {name} would both listen on port {port}"
                 problems[Problem(f"host {host}", what, f"change {' or '.join(variables)}")] = None
