@@ -32,6 +32,8 @@ from inventory import ROOT
 
 PODMAN = str(LAB / "podman")
 LOCK = ROOT / "roles/airflow/files/locks"
+# What is read is Ansible's own output, not the checkout's.
+os.environ["ANSIBLE_STDOUT_CALLBACK"] = "default"
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)")
 SLOWEST = 8
 FLOOR_NAME, OURS_NAME = "bench-floor", "bench-single"

@@ -40,6 +40,8 @@ from inventory import ROOT
 
 HOSTS = (4, 12, 50, 200)
 AIM = 1.3
+# What is read is Ansible's own output, not the checkout's.
+os.environ["ANSIBLE_STDOUT_CALLBACK"] = "default"
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.M)
 PAGE = os.sysconf("SC_PAGE_SIZE")
 

@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 # Molecule asks for colours, which the tests would have to read around.
 os.environ.pop("ANSIBLE_FORCE_COLOR", None)
 os.environ["ANSIBLE_NOCOLOR"] = "1"
+# What they read is Ansible's own output, not the checkout's.
+os.environ["ANSIBLE_STDOUT_CALLBACK"] = "default"
 
 import testinfra
 from api import Airflow

@@ -48,8 +48,8 @@ class Pair:
         words = [str(BIN / "ansible-playbook"), "-i", str(self.folder), f"playbooks/{playbook}.yml", *arguments]
         return output_of([*words, "-e", json.dumps(variables)])
 
-    def run(self, host: str, script: str, check: bool = True) -> str:
-        return Inventory(str(self.folder)).run(host, "sh", "-c", script, check=check)
+    def run(self, host: str, script: str, stdin: str = "") -> str:
+        return Inventory(str(self.folder)).run(host, "sh", "-c", script, stdin=stdin)
 
     @contextlib.contextmanager
     def while_running(self, host: str, before: str, after: str) -> Iterator[None]:
@@ -64,8 +64,10 @@ class Pair:
         path = self.folder / "host_vars" / f"{host}.yml"
         path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump(variables))
-        yield
-        path.unlink()
+        try:
+            yield
+        finally:
+            path.unlink()
 
     def refused(self, *expected: str, arguments: tuple[str, ...] = (), **variables: Any) -> str:
         """site.yml tells exactly these problems, parts of lines, and no task has changed anything."""
@@ -127,8 +129,8 @@ def test_a_port_is_taken(pair: Pair) -> None:
 def test_a_clock_is_off(pair: Pair) -> None:
     """All hosts of the lab share a clock: this one's Python is told another time."""
     pair.run(SECOND, "apt-get update -qq && apt-get install -y -qq faketime >/dev/null")
-    wrapper = '#!/bin/sh\\nexec faketime -f +5s /usr/bin/python3 \\"$@\\"\\n'
-    pair.run(SECOND, f'printf "{wrapper}" > /usr/local/bin/late-python && chmod 755 /usr/local/bin/late-python')
+    wrapper = '#!/bin/sh\nexec faketime -f +5s /usr/bin/python3 "$@"\n'
+    pair.run(SECOND, "cat > /usr/local/bin/late-python && chmod 755 /usr/local/bin/late-python", stdin=wrapper)
     with pair.vars_of(SECOND, ansible_python_interpreter="/usr/local/bin/late-python"):
         pair.refused(f"clock of {SECOND} — {SECOND} is 5 s ahead of the others, 2 are allowed — let systemd-timesyncd or chrony")
         pair.accepted(airflow_clock_tolerance=9)

@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
+
+# What the tests read is Ansible's own output, not the checkout's.
+os.environ["ANSIBLE_STDOUT_CALLBACK"] = "default"
 
 # Makes the checkout an installed collection, before a test imports from it.
 import inventory  # noqa: F401

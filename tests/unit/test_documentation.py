@@ -65,7 +65,7 @@ def texts(path: pathlib.Path) -> dict[str, Any]:
     names = ("DOCUMENTATION", "EXAMPLES", "RETURN")
     tree = ast.parse(path.read_text(encoding="utf-8")).body
     return {
-        node.targets[0].id: yaml.safe_load(ast.literal_eval(node.value))
+        str(getattr(node.targets[0], "id", "")): yaml.safe_load(ast.literal_eval(node.value))
         for node in tree
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in names
     }
