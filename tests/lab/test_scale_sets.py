@@ -42,7 +42,7 @@ def ask_redis(inventory: Inventory, **arguments: Any) -> dict[str, Any]:
     words += ["windfarm.airflow.redis_consumers", "-a", json.dumps(arguments)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout.partition("=>")[2])
+    answer: dict[str, Any] = yaml.safe_load(done.stdout.partition("=>")[2])
     return answer
 
 
@@ -302,7 +302,8 @@ def test_redis_knows_which_instances_wait(inventory: Inventory) -> None:
 
 def test_the_status_knows_every_instance(inventory: Inventory, host: str, dags: dict[str, str]) -> None:
     site(inventory.path, **dags)
-    rc, output = play("status", inventory.path, airflow_status_strict=True)
+    rc, output = play("status", inventory.path, airflow_status_format="json", airflow_status_strict=True)
     assert rc == 0, output[-3000:]
-    for unit in inventory.instance_units(host).values():
-        assert re.search(rf"^ +{re.escape(unit.removesuffix('.service'))} +running", output, re.M), output
+    document = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
+    states = {one["name"]: one["state"] for one in document["hosts"][host]["units"]}
+    assert all(states[unit] == "active" for unit in inventory.instance_units(host).values())
