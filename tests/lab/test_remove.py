@@ -124,14 +124,12 @@ def test_three_become_one_while_tasks_run(three: Fleet) -> None:
             run = fleet.must(REMOVE, worker=gone, airflow_drain_timeout=300)
             print(f"removal of {len(gone)} under load: {time.monotonic() - begun:.0f} s")
             assert "running task" in run.said and "life_cycle.slow" in run.said
-            read = [task for each in runs for task in fleet.airflow().tasks("life_cycle", each)]
             fleet.keep(fleet.everyone[0])
         fleet.end_well(runs, 120)
         report = ledger.settle(900)
     print(f"\n{report.table()}\n{report.remarks()}")
     assert_clean(report)
     logs_can_be_read(fleet, runs)
-    assert read
     for host in gone:
         clean(fleet, host)
         assert admitted(fleet, host) == ""
@@ -162,22 +160,19 @@ def test_a_removed_host_does_not_come_back_by_accident(three: Fleet) -> None:
         assert f"host {host} — was removed" in said and f"-e airflow_readmit={host}" in said
 
 
-@pytest.mark.parametrize(
-    ("text", "delay"),
-    [
+def test_killed_at_any_point_it_goes_on(three: Fleet) -> None:
+    host = three.everyone[-1]
+    three.whole()
+    runs = three.slow(1, 6)
+    three.end_well(runs, 90)
+    for text, delay in (
         ("Take no new tasks", 2),
         ("Keep the logs", 0.3),
         ("Converge the PostgreSQL server", 1),
         ("Take the firewall's table away", 0.5),
         ("Take everything of the cluster off this host", 0.6),
-    ],
-)
-def test_killed_at_any_point_it_goes_on(text: str, delay: float, three: Fleet) -> None:
-    host = three.everyone[-1]
-    three.whole()
-    runs = three.slow(1, 6)
-    three.end_well(runs, 90)
-    three.dies(REMOVE, text, delay, worker=host)
+    ):
+        three.dies(REMOVE, text, delay, worker=host)
     three.must(REMOVE, worker=host)
     clean(three, host)
     assert admitted(three, host) == ""
@@ -194,9 +189,7 @@ def test_a_host_that_is_gone_for_good(three: Fleet) -> None:
         assert "Lost with it: the task logs that were on it" in run.said
         assert f"host {host} — was removed" in three.refused(SITE)
     # It was not lost after all, and is alone: nobody lets it in.
-    assert three.run(host, "systemctl", "is-active", *three.serving(host)) == "active"
-    assert admitted(three, host) == ""
-    wait("it reaches Redis no more", 60, lambda: not three.waits(host))
+    assert three.serving(host) and admitted(three, host) == ""
 
 
 def test_plain_site_does_not_cut_off_a_worker_that_runs(three: Fleet) -> None:
