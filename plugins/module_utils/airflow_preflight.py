@@ -32,11 +32,11 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_secrets i
     inventory_folder,
     is_empty,
 )
-from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import is_address
+from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import COMPONENT_GROUPS, is_address
 from ansible_collections.windfarm.airflow.plugins.module_utils.problem import Problem, ProblemError
 
 COMPONENTS = ("airflow_scheduler", "airflow_webserver", "airflow_triggerer", "airflow_dag_processor", "airflow_worker")
-GROUPS = ("postgresql", "redis", "airflow", *COMPONENTS, "airflow_flower", entry.GROUP)
+GROUPS = ("postgresql", "redis", "airflow", *COMPONENT_GROUPS.values(), entry.GROUP)
 # A group of servers may be empty where this variable names a server that exists already.
 EXTERNAL = {"postgresql": "airflow_database_host", "redis": "airflow_broker_host"}
 # What each host keeps of the shared keys: their fingerprints.

@@ -284,7 +284,7 @@ def memory_needed(case: Case, host: str) -> int:
     needed = SYSTEM_MB
     for component, group in COMPONENT_GROUPS.items():
         if host in case.inventory.members(group):
-            needed += MEMORY[component]
+            needed += MEMORY.get(component, 300)
     if host in case.inventory.members("airflow_worker"):
         needed += slots(case, host) * TASK_MB
     return needed + (POSTGRESQL_MB if host in case.inventory.members("postgresql") else 0)
