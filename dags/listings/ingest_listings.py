@@ -7,17 +7,15 @@ Run it with {"weeks": ["2025-W07"]} for these weeks, without for all that there 
 
 from __future__ import annotations
 
-import csv
-import io
 from contextlib import closing
 
-from airflow.providers.common.sql.operators.sql import SQLCheckOperator, SQLExecuteQueryOperator
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk import DAG, Asset, Param, task, task_group
 from listings import reading
-from listings.pipeline import CONNECTION, KEYS, LOAD_POOL, common
+from listings.pipeline import CONNECTION, KEYS, LOAD_POOL, Check, common
 
 CHUNKS = 6
-COLUMNS = ["listing", "week", "listed", *KEYS, "price"]
+ROW = ", ".join(f"%({name})s" for name in ["listing", "week", "listed", *KEYS, "price"])
 LOAD = (reading.FOLDER.parent / "sql" / "load.sql").read_text()
 PARAMS = {"weeks": Param([], type="array", items={"type": "string"}, description="Weeks to load, all by default")}
 
@@ -40,17 +38,15 @@ with DAG("ingest_listings", schedule=None, params=PARAMS, **common(__doc__)) as 
             cursor.execute("create temporary table incoming (like listings) on commit drop")
             for week in part["weeks"]:
                 rows, told = reading.read(week, dollars)
-                file = io.StringIO()
-                csv.writer(file).writerows([row[name] for name in COLUMNS] for row in rows)
-                file.seek(0)
                 cursor.execute("truncate incoming")
-                cursor.copy_expert(f"copy incoming ({', '.join(COLUMNS)}) from stdin with (format csv)", file)
+                cursor.executemany(f"insert into incoming values ({ROW})", rows)  # noqa: S608
+                cursor.execute("delete from listings where week = %s", [reading.monday(week)])
                 counts = {name: told[name] for name in ("lines", "unreadable", "without_rate", "repeated")}
                 cursor.execute(LOAD, {**counts, "week": reading.monday(week)})
 
     @task_group
     def chunk(part):
-        load(part) >> SQLCheckOperator(task_id="check", sql="loaded.sql", parameters=part, pool=LOAD_POOL)
+        load(part) >> Check(task_id="check", sql="loaded.sql", parameters=part, pool=LOAD_POOL)
 
     @task(outlets=[Asset("listings/listings")])
     def publish(parts, *, outlet_events) -> None:

@@ -17,6 +17,13 @@ LOAD_POOL, METRICS_POOL = "listings_load", "listings_metrics"
 KEYS = ["brand", "parent_model", "model", "reference"]
 
 
+class Check(SQLCheckOperator):
+    """Fails unless all columns of the row are true."""
+
+    # Chunks are known only when the task runs.
+    template_fields = (*SQLCheckOperator.template_fields, "parameters")
+
+
 def common(doc: str) -> dict:
     """Arguments of every DAG: a week that is computed twice at once would be there twice."""
     return {
@@ -26,7 +33,8 @@ def common(doc: str) -> dict:
         "tags": ["listings"],
         "doc_md": doc,
         "template_searchpath": [str(Path(__file__).parent / "sql")],
-        "default_args": {"conn_id": CONNECTION, "retry_delay": timedelta(seconds=5)},
+        # All statements of a file are one transaction; each goes to the server by itself, which allows parameters in one only.
+        "default_args": {"conn_id": CONNECTION, "split_statements": True, "retry_delay": timedelta(seconds=5)},
     }
 
 
@@ -47,7 +55,7 @@ def step(table: str, after: str, doc: str, by: list[str], sql: str, below: str =
         @task_group
         def chunk(part):
             compute = SQLExecuteQueryOperator(task_id="compute", sql=sql, parameters=part, handler=None, pool=METRICS_POOL)
-            compute >> SQLCheckOperator(task_id="check", sql="check.sql", parameters=part, pool=METRICS_POOL)
+            compute >> Check(task_id="check", sql="check.sql", parameters=part, pool=METRICS_POOL)
 
         @task(outlets=[Asset(f"listings/{table}")])
         def publish(parts, *, outlet_events) -> None:

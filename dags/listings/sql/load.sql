@@ -1,5 +1,4 @@
 -- A price of more than three times the median of its reference in the week, or less than a third, is a mistyped one.
-delete from listings where week = %(week)s;
 with typical as (
   select brand, parent_model, model, reference, percentile_cont(0.5) within group (order by price) as median, count(*) as listings
   from incoming group by brand, parent_model, model, reference
@@ -12,4 +11,4 @@ with typical as (
 insert into ingested (week, lines, unreadable, without_rate, repeated, outliers, loaded)
 select %(week)s, %(lines)s, %(unreadable)s, %(without_rate)s, %(repeated)s, (select count(*) from incoming) - count(*), count(*) from kept
 on conflict (week) do update set (lines, unreadable, without_rate, repeated, outliers, loaded)
-  = (excluded.lines, excluded.unreadable, excluded.without_rate, excluded.repeated, excluded.outliers, excluded.loaded);
+  = (excluded.lines, excluded.unreadable, excluded.without_rate, excluded.repeated, excluded.outliers, excluded.loaded)

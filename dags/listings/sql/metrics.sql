@@ -1,4 +1,4 @@
--- {{ table }} of one brand, from the week %(since)s on; a year of weeks before it is what changes are measured against.
+-- {{ table }} of one brand, from one week on; a year of weeks before it is what changes are measured against.
 delete from {{ table }} where brand = %(brand)s and week >= %(since)s;
 insert into {{ table }}
 with weekly as (
