@@ -40,7 +40,7 @@ def look(question: dict[str, Any]) -> dict[str, Any]:
             if table in tables:
                 cursor.execute(f"SELECT count(*) FROM {table} WHERE {where or 'true'}")  # noqa: S608  (both are of COUNTS)
                 counts[name] = cursor.fetchone()[0]
-        health = {}
+        health: dict[str, dict[str, str | None]] = {}
         for name, kind in JOBS.items():
             health[name] = {"status": None, "latest_heartbeat": None}
             if "job" not in tables:
