@@ -50,7 +50,7 @@ PROVEN = {
 }
 # Names of your own, in examples.
 YOURS = ("airflow_before_", "airflow_restoring", "airflow_results_restoring", "airflow_unwanted", "airflow_2")
-PLACEHOLDERS = ("NAME.", "test_x.")
+PLACEHOLDERS = ("NAME", "NAME.", "test_x.")
 PREFIXES = "airflow|postgresql|redis|haproxy|firewall|restore|rollback|rotate|upgrade"
 
 
