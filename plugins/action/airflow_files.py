@@ -11,8 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
-from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import plan
-from ansible_collections.windfarm.airflow.plugins.plugin_utils.host_variables import whole
+from ansible_collections.windfarm.airflow.plugins.plugin_utils.planned import planned
 
 _JINJA = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
 _MANAGED = "Managed by windfarm.airflow: changes here are lost."
@@ -27,7 +26,7 @@ class ActionModule(ActionBase):
         if "__airflow_cluster" in variables:
             # Templated anew at each use otherwise: once per file and secret, over all hosts.
             try:
-                variables["__airflow_cluster"] = plan(whole(variables["hostvars"]), variables["groups"])
+                variables["__airflow_cluster"] = planned(variables["hostvars"], variables["groups"])
             except (KeyError, TypeError, ValueError) as error:
                 raise AnsibleActionFail(f"the inventory cannot be read as a cluster: {error!r}") from error
         files = [self._rendered(dict(file), variables) for file in self._task.args.get("files") or []]

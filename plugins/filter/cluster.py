@@ -4,28 +4,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import database_logins, plan
-from ansible_collections.windfarm.airflow.plugins.plugin_utils.host_variables import whole
-
-_planned: dict[tuple[int, tuple[str, ...]], dict[str, Any]] = {}
+from ansible_collections.windfarm.airflow.plugins.module_utils.cluster import database_logins
+from ansible_collections.windfarm.airflow.plugins.plugin_utils.planned import planned
 
 
 def cluster(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]], removed: Sequence[str] = ()) -> dict[str, Any]:
-    # One task of one host asks many times, each in a process of its own. Ansible's main process lives on while variables change.
-    key = (os.getpid(), tuple(removed))
-    if multiprocessing.parent_process() is not None and key in _planned:
-        return _planned[key]
     try:
-        found = plan(whole(hostvars), groups, removed)
-        _planned.clear()
-        _planned[key] = found
-        return found
+        return planned(hostvars, groups, removed)
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"the inventory cannot be read as a cluster: {error!r}") from error
 

@@ -51,6 +51,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "airflow_services": {"leaving": [], "actions": [], "notes": []},
     "airflow_upgrade": {"running": RELEASE, "state": "same"},
     "airflow_firewall": {"pending": False, "actions": []},
+    "haproxy_server": {"followed": False},
     "postgresql_server": {"version": 15, "actions": []},
     "airflow_dags": {"revision": "0" * 16, "tree": "", "added": 0, "updated": 0, "removed": 0},
 }
