@@ -14,7 +14,7 @@ import json
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible import constants as C
@@ -85,23 +85,18 @@ def _key(hostvars: Any, groups: Mapping[str, Sequence[str]], removed: Sequence[s
     """
     try:
         manager = hostvars._variable_manager
-        added = (manager._extra_vars, *_each(manager._vars_cache), *_each(manager._nonpersistent_fact_cache))
+        added = {"": manager._extra_vars}, manager._vars_cache, manager._nonpersistent_fact_cache
     except AttributeError:
         return ""
     digest = hashlib.sha256("\0".join((str(os.getppid()), *removed)).encode())
     for name, hosts in groups.items():
-        digest.update("\0".join(("\0", str(name), *map(str, hosts))).encode())
-    for known in added:
-        digest.update(b"\1")
-        for name, value in known.items():
-            # Names with two underscores are this collection's own answers of hosts: many, large, and nothing that a plan reads.
-            if not str(name).startswith("__"):
-                text = value if isinstance(value, str) else repr(value)
-                digest.update(f"\2{name}\3{text}".encode(errors="surrogateescape"))
+        digest.update("\0".join(("\1", str(name), *map(str, hosts))).encode())
+    for cache in added:
+        digest.update(b"\2")
+        for host in sorted(cache):
+            for name, value in cache[host].items():
+                # Names with two underscores are this collection's own answers of hosts: many, large, and nothing a plan reads.
+                if not str(name).startswith("__"):
+                    text = value if isinstance(value, str) else repr(value)
+                    digest.update("\0".join((str(host), str(name), text)).encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
-
-
-def _each(cache: Mapping[str, Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-    for host in sorted(cache):
-        yield {"": host}
-        yield cache[host]
