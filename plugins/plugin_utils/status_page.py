@@ -58,7 +58,8 @@ th, td { text-align: left; padding: 6px 14px; border-bottom: 1px solid var(--lin
 th { color: var(--soft); font-size: 13px; font-weight: 500; white-space: nowrap; }
 tbody tr:last-child td { border-bottom: 0; }
 tbody + tbody { border-top: 2px solid var(--line); }
-.number { text-align: right; white-space: nowrap; }
+.number { text-align: right; }
+.number, .whole { white-space: nowrap; }
 .name { font-weight: 600; overflow-wrap: anywhere; min-width: 8em; }
 .group td { font-weight: 600; background: var(--paper); }
 .group .soft { font-weight: 400; }
@@ -204,16 +205,16 @@ def _queues(report: Mapping[str, Any]) -> str:
         meter = f'<span class="bar"><i style="width:{share}%"></i></span>'
         slots = f'{meter}<span class="number">{use["used"]} of {use["slots"]}</span>' if use["slots"] else ""
         workers = escape(listed(use["workers"], 8) or ("not asked" if use["outside"] else ""))
-        nobody = '<span class="amber">no worker</span>'
+        nobody = "" if use["outside"] else '<span class="amber">no worker</span>'
         look = "name amber" if f"queue {name}" in warned else "name"
         rows.append(
             f'<tr><td class="{look}">{escape(name)}</td><td class="number">{max(use["waiting"], use["length"] or 0)}</td>'
-            f'<td class="number">{use["running"]}</td><td>{slots or nobody}</td><td class="less">{workers}</td>'
-            f'<td class="number">{use["dags"]}</td></tr>'
+            f'<td class="number">{use["running"]}</td><td class="whole">{slots or nobody}</td><td class="less">{workers}</td>'
+            f'<td class="number less">{use["dags"]}</td></tr>'
         )
     head = (
         '<th>queue</th><th class="number">waiting</th><th class="number">running</th><th>slots in use</th>'
-        '<th class="less">workers</th><th class="number">DAGs</th>'
+        '<th class="less">workers</th><th class="number less">DAGs</th>'
     )
     return _table("Queues", head, ["".join(rows)]) if rows else ""
 
@@ -223,7 +224,7 @@ def _tasks(report: Mapping[str, Any]) -> str:
     rows = [
         f'<tr><td class="name">{escape(task["name"] or task["id"])}</td><td class="less">{escape(task["run"])}</td>'
         f"<td>{escape(task['host'])}</td>"
-        f"<td>{_mark('draining') + 'draining' if task['draining'] else 'running'}</td>"
+        f'<td class="whole">{_mark("draining") + "draining" if task["draining"] else "running"}</td>'
         f'<td class="number">{duration(task["seconds"])}</td></tr>'
         for task in tasks[:TASKS]
     ]
@@ -251,7 +252,7 @@ def _component(part: Mapping[str, Any]) -> str:
     look = {"ill": "red", "draining": "amber", "off": "amber"}.get(part["health"], "")
     memory = f"{part['memory'] / 2**20:.0f} MB" if part["memory"] else ""
     return (
-        f'<td>{escape(part["label"])}</td><td class="{look}">{_mark(part["health"])}{escape(part["state"])}</td>'
+        f'<td>{escape(part["label"])}</td><td class="whole {look}">{_mark(part["health"])}{escape(part["state"])}</td>'
         f'<td class="less">{escape(part["version"])}</td><td class="number">{duration(part["uptime"])}</td>'
         f'<td class="number">{of_slots(part)}</td><td class="number less">{memory}</td>'
         f'<td class="number less">{part["restarts"] or ""}</td>'
