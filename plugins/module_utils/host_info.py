@@ -78,8 +78,15 @@ def memory() -> dict[str, int]:
     return {
         "memory_mb": values.get("MemTotal", 0) // 1024,
         "swap_mb": values.get("SwapTotal", 0) // 1024,
-        "processors": os.cpu_count() or 1,
+        "processors": len(os.sched_getaffinity(0)),
+        "open_files": open_files(read("/proc/1/limits")),
     }
+
+
+def open_files(limits: str) -> int:
+    """What systemd may give a service at most; 0 where it does not say."""
+    found = re.search(r"^Max open files +\S+ +(\d+)", limits, re.M)
+    return int(found[1]) if found else 0
 
 
 def disk(path: str) -> dict[str, Any]:

@@ -23,6 +23,10 @@ Facts = Mapping[str, Any]
 # MB that each process takes, measured (proportional set size); a task's own is upstream's example.
 MEMORY = {"scheduler": 250, "webserver": 300, "dag_processor": 250, "triggerer": 300, "flower": 150, "worker": 300}
 SYSTEM_MB, POSTGRESQL_MB, TASK_MB = 200, 250, 150
+# Upstream's compose file asks two processors for everything on one machine; a part of it does with one.
+SINGLE_PROCESSORS = 2
+# Redis wants 10,032 for its clients, a component some hundred: below this, somebody has set a limit that stops both.
+OPEN_FILES = 4096
 # A release is 370 MB in 11,400 files; two of them stand side by side during an upgrade.
 RELEASE_MB, RELEASE_FILES = 1000, 30000
 SERVER_MB, SERVER_FILES = 500, 1000
@@ -307,6 +311,26 @@ def check_memory(case: Case) -> list[Problem]:
     return problems
 
 
+def check_processors(case: Case) -> list[Problem]:
+    problems = []
+    for host, facts in case.facts.items():
+        there, single = facts.get("processors") or 0, case.plan["single"]
+        if there and single and there < SINGLE_PROCESSORS and _level(case, host) != "skip":
+            what = f"has {there} processor, everything on one host needs {SINGLE_PROCESSORS}"
+            problems.append(Problem(f"host {host}", what, _more("give it another", case, host)))
+    return problems
+
+
+def check_open_files(case: Case) -> list[Problem]:
+    problems = []
+    for host, facts in case.facts.items():
+        there = facts.get("open_files") or 0
+        if there and there < OPEN_FILES and _level(case, host) != "skip":
+            what = f"lets a process open {there} files at most, {OPEN_FILES} are needed"
+            problems.append(Problem(f"host {host}", what, _more("raise the limit of process 1", case, host)))
+    return problems
+
+
 def check_clocks(case: Case) -> list[Problem]:
     """Tokens carry times: a host whose clock is off fails each of its tasks at once."""
     offsets = {
@@ -367,7 +391,12 @@ RULES: tuple[Callable[[Case], list[Problem]], ...] = (
     check_limit,
 )
 # What airflow_resource_check: warn makes a warning of.
-RESOURCES: tuple[Callable[[Case], list[Problem]], ...] = (check_disks, check_memory)
+RESOURCES: tuple[Callable[[Case], list[Problem]], ...] = (
+    check_disks,
+    check_memory,
+    check_processors,
+    check_open_files,
+)
 
 
 def problems(case: Case) -> tuple[list[Problem], list[Problem]]:

@@ -61,7 +61,7 @@ host:
   description:
     - C(distribution), C(distribution_major_version), C(architecture), C(service_mgr), C(python_version), C(cgroup), C(hostname)
       and C(root), whether it was asked as root.
-    - C(interpreter), the version of O(python); C(memory_mb), C(swap_mb), C(processors).
+    - C(interpreter), the version of O(python); C(memory_mb), C(swap_mb), C(processors), C(open_files).
     - C(disks), by path; C(ports), a list of who listens; C(names), the addresses of each.
     - C(servers), running PostgreSQL, Redis and Airflow; C(clusters), C(redis) and C(units), what of these is on the disk.
     - C(dags), the revision of the DAG files; C(time), the host's clock.

@@ -17,7 +17,10 @@ from ansible_collections.windfarm.airflow.plugins.module_utils import host_info
 def test_this_machine() -> None:
     found = {**host_info.system(), **host_info.memory()}
     assert found["distribution"] == "Debian" or not pathlib.Path("/etc/debian_version").exists()
-    assert found["memory_mb"] > 100 and found["processors"] >= 1
+    assert found["memory_mb"] > 100 and found["processors"] >= 1 and found["open_files"] > 100
+    limits = "Max processes  1 2 x\nMax open files     1024   20000   files\n"
+    assert host_info.open_files(limits) == 20000
+    assert host_info.open_files("Max open files     unlimited   unlimited   files\n") == 0
     assert found["root"] == (os.geteuid() == 0)
     assert host_info.interpreter(sys.executable).startswith("3.")
     assert host_info.interpreter("no-such-python") == host_info.interpreter("false") == ""

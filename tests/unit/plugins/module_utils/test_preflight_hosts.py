@@ -94,12 +94,23 @@ def test_what_a_host_is_asked() -> None:
         ({"time": 990.5}, "clock of worker1 — worker1 is 10 s behind the others, 2 are allowed"),
         ({"memory_mb": 2000}, "components with 16 tasks at once need 2900 — set airflow_worker_concurrency to 10, add memory"),
         ({"memory_mb": 400}, "need 2900 — add memory, or set airflow_resource_check: warn"),
+        ({"open_files": 1024}, "host worker1 — lets a process open 1024 files at most, 4096 are needed — raise the limit"),
         ({"units": ["airflow-worker.service"]}, "has a unit airflow-worker.service that this collection did not write"),
     ],
 )  # fmt: skip
 def test_bad_host(changes: dict[str, Any], expected: str) -> None:
     (found,) = lines(worker1=changes)
     assert expected in found
+
+
+def test_everything_on_one_host_needs_two_processors() -> None:
+    one = case(control1={"processors": 1})
+    assert problems(one) == ([], [])
+    found, told = problems(one._replace(plan={**one.plan, "single": True}))
+    assert [str(problem) for problem in found] == [
+        "host control1 — has 1 processor, everything on one host needs 2 — give it another, or set airflow_resource_check: warn"
+    ]
+    assert told == []
 
 
 def test_small_differences_of_clocks_are_allowed() -> None:
