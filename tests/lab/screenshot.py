@@ -1,6 +1,6 @@
 # Copyright (c) 2026 windfarm.airflow contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Take a picture of the smoke DAG's grid view with its last successful run, or of an asset and all that it follows from."""
+"""Take a picture of the smoke DAG's grid view with its last successful run."""
 
 from __future__ import annotations
 
@@ -17,22 +17,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-i", "--inventory", default=DEFAULT, help="default: %(default)s")
     parser.add_argument("--dag", default="smoke", help="DAG to show (default: %(default)s)")
-    parser.add_argument("--asset", help="asset to show in the place of a DAG, such as listings/volatility")
     parser.add_argument("path", nargs="?", type=Path, default=ROOT / "docs" / "images" / "grid.png")
     options = parser.parse_args()
 
     inventory = Inventory(options.inventory)
     user, password = inventory.common("airflow_admin_user", "admin"), inventory.common("airflow_admin_password")
-    if options.asset:
-        (asset,) = inventory.airflow().get(f"assets?name_pattern={urllib.parse.quote(options.asset)}")["assets"]
-        with logged_in(inventory.url, user, password) as page:
-            page.goto(f"{inventory.url}/assets/{asset['id']}")
-            page.get_by_text(asset["name"]).first.wait_for()
-            page.wait_for_load_state("networkidle")
-            page.wait_for_timeout(3000)
-            page.screenshot(path=options.path)
-        print(options.path)
-        return 0
     runs = inventory.airflow().get(f"dags/{options.dag}/dagRuns?state=success&order_by=-start_date&limit=1")["dag_runs"]
     if not runs:
         print(f"screenshot: {options.dag} has no successful run: run tests/lab/smoke.py first", file=sys.stderr)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,18 @@ def test_what_is_no_price(text: str) -> None:
 def test_the_pipeline_stays_small() -> None:
     files = [*PIPELINE.glob("*.py"), *PIPELINE.glob("sql/*.sql")]
     assert len(files) > 15 and sum(len(path.read_text().splitlines()) for path in files) <= 500
+
+
+def test_the_picture_shows_the_dags_in_their_order() -> None:
+    after = {}
+    for path in PIPELINE.glob("*.py"):
+        if found := re.search(r'step\(\s*"(\w+)", after="(\w+)"', path.read_text()):
+            assert found[1] == path.stem
+            after[found[2]] = found[1]
+    order = ["ingest_listings", after.pop("listings")]
+    while after:
+        order.append(after.pop(order[-1]))
+    assert order == re.findall(r'font-weight="600"[^>]*>(\w+)<', (ROOT / "docs/images/pipeline.svg").read_text())
 
 
 def test_every_pool_that_tasks_name_is_declared() -> None:
