@@ -138,7 +138,7 @@ if __name__ == "__main__":
     asked = json.load(sys.stdin)
     result: dict[str, Any] = {}
     try:
-        result = {"problems": [found for name in asked["ask"] if (found := QUESTIONS[name](asked))]}
+        result = {"problems": [found for found in [QUESTIONS[name](asked) for name in asked["ask"]] if found]}
     except Exception as error:
         result = {"error": f"{type(error).__name__}: {said(error)}"}
     with os.fdopen(3, "w") as answers:

@@ -33,7 +33,7 @@ def _resolved(given: Mapping[str, Any], get: Callable[[str], Any]) -> dict[str, 
     found = {key: own[key] if key in own else get(f"airflow_worker_{key}") for key in KEYS}
     # A number of its own is not meant to be overruled by what the host says of all.
     autoscale = "" if "concurrency" in own and "autoscale" not in own else autoscale_text(found["autoscale"])
-    slots = int(autoscale.split(",")[0]) if autoscale else int(found["concurrency"] or 0)
+    slots = int(autoscale.partition(",")[0]) if autoscale else int(found["concurrency"] or 0)
     return {
         "name": str(given["name"]),
         "queues": [str(queue) for queue in found["queues"]],

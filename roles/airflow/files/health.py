@@ -232,7 +232,7 @@ class Redis:
             size = int(rest)
             return None if size < 0 else self._file.read(size + 2)[:-2]
         if kind == b"*":
-            return [self._read() for _ in range(int(rest))]
+            return [self._read() for _element in range(int(rest))]
         return int(rest) if kind == b":" else rest
 
     def clock(self) -> tuple:
@@ -541,7 +541,7 @@ class Run:
         if one.ok and self.waiting.get(one.key):
             found = processes(one.properties["ControlGroup"])
             tasks, slots, waiting = tasks_of(found), int(one.health["slots"]), self.waiting[one.key]
-            one.ok, component.progress = consumes(waiting, tasks, slots, sum(ended for _, ended, _ in found), component.progress)
+            one.ok, component.progress = consumes(waiting, tasks, slots, sum(ended for _pid, ended, _words in found), component.progress)
             one.why = f"it starts none of the {waiting} messages in its queues, with {len(tasks)} of {slots} slots in use"
         else:
             component.progress = None

@@ -162,7 +162,7 @@ def test_a_connection_is_the_same_by_uri_and_by_fields() -> None:
 
 def test_what_is_encrypted_is_read_with_every_key(monkeypatch: Any) -> None:
     other = Fernet(Fernet.generate_key())
-    keys = [Fernet.generate_key().decode() for _ in range(2)]
+    keys = [Fernet.generate_key().decode() for _number in range(2)]
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", ",".join(keys))
     decrypt = script.decrypter()
     assert decrypt is not None

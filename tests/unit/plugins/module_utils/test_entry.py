@@ -82,7 +82,8 @@ def test_a_host_that_is_only_an_entry() -> None:
     found = planned(haproxy=["entry1"])
     (listener,) = found["listeners"]["entry1"]
     assert listener["ca_file"] == "/etc/airflow/tls/ca.pem" and listener["certificate"] == "/etc/airflow/tls/entry.pem"
-    assert found["addresses"]["entry1"] == "10.0.0.5" in found["certificate_names"]["entry1"]
+    assert found["addresses"]["entry1"] == "10.0.0.5"
+    assert "10.0.0.5" in found["certificate_names"]["entry1"]
     (port,) = [port for port in found["ports"]["control1"] if port["name"] == "webserver"]
     assert port["clients"] == ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"]
 
