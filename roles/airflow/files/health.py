@@ -541,7 +541,8 @@ class Run:
         if one.ok and self.waiting.get(one.key):
             found = processes(one.properties["ControlGroup"])
             tasks, slots, waiting = tasks_of(found), int(one.health["slots"]), self.waiting[one.key]
-            one.ok, component.progress = consumes(waiting, tasks, slots, sum(ended for _pid, ended, _words in found), component.progress)
+            ended = sum(seconds for _state, seconds, _words in found)
+            one.ok, component.progress = consumes(waiting, tasks, slots, ended, component.progress)
             one.why = f"it starts none of the {waiting} messages in its queues, with {len(tasks)} of {slots} slots in use"
         else:
             component.progress = None
