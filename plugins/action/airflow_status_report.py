@@ -11,8 +11,9 @@ from typing import Any
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.windfarm.airflow.plugins.module_utils import cluster, controller_file
+from ansible_collections.windfarm.airflow.plugins.module_utils import controller_file
 from ansible_collections.windfarm.airflow.plugins.plugin_utils import status_page, status_report
+from ansible_collections.windfarm.airflow.plugins.plugin_utils.planned import planned
 
 
 class ActionModule(ActionBase):
@@ -57,10 +58,10 @@ class ActionModule(ActionBase):
 def _workers(variables: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the inventory says that each worker host serves; None where it cannot be read, which preflight tells better."""
     try:
-        planned: dict[str, Any] = cluster.plan(variables["hostvars"], variables["groups"])["workers"]
+        found: dict[str, Any] = planned(variables["hostvars"], variables["groups"])["workers"]
     except (AnsibleError, KeyError, TypeError, ValueError):
         return None
-    return planned
+    return found
 
 
 def _write(name: str, path: str, text: str) -> None:

@@ -34,10 +34,12 @@ FACTS = {
     "ansible_python": {"version": {"major": 3, "minor": 11}},
     "ansible_local": {},
 }
+SYSTEM = {name.removeprefix("ansible_"): value for name, value in FACTS.items()}
+HOST = {**SYSTEM, "interpreter": "3.11", "cgroup": 2, "root": True}
 RELEASE = "/opt/airflow/releases/3.3.2-0000000000"
 MIGRATIONS = {name: {"heads": ["a"], "revisions": ["a"]} for name in ("alembic_version", "alembic_version_fab")}
 ANSWERS: dict[str, dict[str, Any]] = {
-    "setup": {"ansible_facts": FACTS},
+    "airflow_host_info": {"host": HOST, "ansible_facts": FACTS},
     "airflow_release": {
         "present": True,
         "uv_present": True,
@@ -53,6 +55,10 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "airflow_firewall": {"pending": False, "actions": []},
     "haproxy_server": {"followed": False},
     "postgresql_server": {"version": 15, "actions": []},
+    "airflow_worker_proof": {"dags": ""},
+    "airflow_content": {"changes": []},
+    "airflow_clients": {"shut_out": []},
+    "airflow_admission": {"refused": {}},
     "airflow_dags": {"revision": "0" * 16, "tree": "", "added": 0, "updated": 0, "removed": 0},
 }
 
