@@ -36,7 +36,7 @@ def _made(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> list[Any]:
         return {"number": len(plans)}
 
     monkeypatch.setattr(planned, "plan", plan)
-    monkeypatch.setattr(multiprocessing, "parent_process", lambda: object())
+    monkeypatch.setattr(multiprocessing, "parent_process", object)
     monkeypatch.setattr(C, "DEFAULT_LOCAL_TMP", str(tmp_path))
     return plans
 
