@@ -76,7 +76,8 @@ class ActionModule(ActionBase):
 
 
 def answer(status: dict[str, Any]) -> dict[str, Any]:
-    empty: dict[str, Any] = {"host": {}, "units": [], "health": {}, "dags": {}, "queues": {}, "certificates": [], "backup": {}}
+    dicts = ("host", "health", "dags", "queues", "entry", "backup")
+    empty: dict[str, Any] = {**{name: {} for name in dicts}, "units": [], "certificates": []}
     return {"changed": False, "status": {"notes": [], **empty, **status}}
 
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_dags, status_health
+from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_dags, status_entry, status_health
 from ansible_collections.windfarm.airflow.plugins.module_utils import postgresql_backup as backups_of
 from ansible_collections.windfarm.airflow.plugins.module_utils import queues as queues_of
 from ansible_collections.windfarm.airflow.plugins.module_utils import services as units_of
@@ -365,6 +365,10 @@ def queues(question: Question) -> dict[str, Any]:
     return found
 
 
+def entry(question: Question) -> dict[str, Any]:
+    return status_entry.read(_text, _output, question.problem, question.note)
+
+
 # Certificates ---------------------------------------------------------------
 
 
@@ -466,6 +470,7 @@ SECTIONS: dict[str, tuple[Callable[[Question], Any], Any]] = {
     "health": (health, {}),
     "dags": (dags, {}),
     "queues": (queues, {}),
+    "entry": (entry, {}),
     "certificates": (certificates, []),
     "backup": (backup, {}),
 }

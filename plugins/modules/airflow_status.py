@@ -187,6 +187,12 @@ status:
         - On a host with a scheduler, what the metadata database and the broker know, as M(windfarm.airflow.airflow_queues)
           returns it in C(queues), C(taken), C(running) and C(broker_problem). Elsewhere empty.
       type: dict
+    entry:
+      description:
+        - On an entry host, the C(address) that moves, if there is one, whether the host has it (C(held)), how many hosts share
+          it (C(shared)), and the state of each webserver by its name (C(servers)). Elsewhere empty.
+      type: dict
+      sample: {address: 10.0.0.100, held: true, shared: 2, servers: {control1: UP}}
     certificates:
       description: Each certificate in the files.
       type: list

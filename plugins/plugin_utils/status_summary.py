@@ -18,8 +18,8 @@ WORKER = "airflow-worker"
 # A component's name, or a unit's, where they differ from what people say.
 LABELS = {"airflow-firewall": "firewall", "logs": "log server"}
 # What a component needs beside it comes after it.
-HELPERS = ("logs", "haproxy", "airflow-firewall")
-PACKAGES = {"postgresql": "postgresql-", "redis": "redis-server", "haproxy": "haproxy"}
+HELPERS = ("logs", "haproxy", "keepalived", "airflow-firewall")
+PACKAGES = {"postgresql": "postgresql-", "redis": "redis-server", "haproxy": "haproxy", "keepalived": "keepalived"}
 
 
 # A host's components ----------------------------------------------------------
@@ -278,7 +278,24 @@ def warnings(
         told.append(("releases", f"{_places(found['releases'])}; run upgrade.yml or site.yml"))
     if len(found["dags"]) > 1:
         told.append(("DAG files", f"{_places({name: one['hosts'] for name, one in found['dags'].items()})}; run dags.yml"))
+    told += _entry(hosts)
     return [{"about": about, "warning": text} for about, text in told]
+
+
+def _entry(hosts: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The address of the entry hosts is on exactly one; where one was not asked, or does not answer, it may be there."""
+    shown = {name: status["entry"] for name, status in hosts.items() if status.get("entry")}
+    told = []
+    for address in sorted({one["address"] for one in shown.values() if one["address"]}):
+        sharing = {name: one for name, one in shown.items() if one["address"] == address}
+        holders = [name for name, one in sharing.items() if one["held"]]
+        if len(holders) > 1:
+            told.append(
+                (f"address {address}", f"is on {' and '.join(holders)}, which do not hear each other; see that VRRP passes")
+            )
+        elif not holders and all(len(sharing) >= one["shared"] for one in sharing.values()):
+            told.append((f"address {address}", "is on no entry host; see journalctl -u keepalived there"))
+    return told
 
 
 def _differ(releases: Mapping[str, Sequence[str]], hosts: Mapping[str, Mapping[str, Any]]) -> bool:

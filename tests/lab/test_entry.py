@@ -234,6 +234,7 @@ def test_a_host_that_leaves_the_group_is_an_entry_no_more(inventory: Inventory, 
 # What changes of hands cost ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_webserver_that_stops_and_starts_costs_nothing(inventory: Inventory, traffic: Traffic) -> None:
     for host in inventory.members["webserver"]:
         with traffic.window(f"systemctl restart of the webserver of {host}") as window:
@@ -244,6 +245,7 @@ def test_a_webserver_that_stops_and_starts_costs_nothing(inventory: Inventory, t
         assert window.failed == [] and window.requests > 50
 
 
+@pytest.mark.long
 def test_a_killed_webserver_costs_no_reading_request(inventory: Inventory, traffic: Traffic) -> None:
     for host in inventory.members["webserver"]:
         with traffic.window(f"kill -9 of the webserver of {host}") as window:
@@ -274,6 +276,7 @@ def test_haproxy_that_stops_gives_the_address_away(inventory: Inventory, entries
     assert inventory.run(holder, "systemctl", "is-active", "keepalived") == "active"
 
 
+@pytest.mark.long
 def test_a_killed_haproxy_is_back_at_once(inventory: Inventory, traffic: Traffic) -> None:
     (holder,) = holders(inventory)
     with traffic.window(f"kill -9 of haproxy on {holder}, which has the address") as window:

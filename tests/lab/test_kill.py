@@ -71,6 +71,7 @@ def test_every_component_is_killed_on_every_host(inventory: Inventory, ledger: L
     assert_clean(report)
 
 
+@pytest.mark.long
 def test_every_control_host_is_lost(inventory: Inventory, ledger: Ledger) -> None:
     servers = {*inventory.members["postgresql"], *inventory.members["redis"], *inventory.members["worker"]}
     hosts = [host for host in inventory.members["scheduler"] if host not in servers]

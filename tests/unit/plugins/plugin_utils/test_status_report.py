@@ -412,3 +412,17 @@ def test_each_health_has_a_shape_of_its_own() -> None:
     shapes = {health: status_picture.mark(health, 7, 7) for health in status_picture.WORDS}
     without_colour = {re.sub(r' class="\w+"', "", shape) for shape in shapes.values()}
     assert len(without_colour) == len(shapes)
+
+
+def test_the_address_of_the_entry_is_on_one_host() -> None:
+    def entry(held: bool, shared: int = 2) -> dict[str, Any]:
+        return host(["haproxy"], entry={"address": "10.0.0.99", "held": held, "shared": shared, "servers": {}})
+
+    assert warnings(None, e1=entry(True), e2=entry(False)) == []
+    assert warnings(None, e1=entry(False), e2=entry(False)) == [
+        "address 10.0.0.99: is on no entry host; see journalctl -u keepalived there"
+    ]
+    (told,) = warnings(None, e1=entry(True), e2=entry(True))
+    assert told.startswith("address 10.0.0.99: is on e1 and e2, which do not hear each other")
+    # It may be on the one that was not asked, or does not answer.
+    assert warnings(None, e1=entry(False)) == warnings(None, e1=entry(False), e2=gone(["haproxy"])) == []
