@@ -32,7 +32,8 @@ class Fleet(Cluster):
 
     def __init__(self, source: str, folder: Path) -> None:
         super().__init__(source, folder)
-        self.everyone = list(self.members["worker"])
+        # Plain text: what Ansible hands out carries tags that YAML has no form for.
+        self.everyone = [str(name) for name in self.members["worker"]]
         self._hosts = (folder / "hosts.yml").read_text()
         self.dags = self._dags
         shutil.copy(ROOT / "tests/lab/dags/life_cycle.py", self.dags)
