@@ -119,7 +119,7 @@ def test_the_sound_inventory_has_no_problem(bad: Bad) -> None:
     has_no_problem(copy.folder)
     # Of playbooks, from the command line; they convert it.
     has_no_problem(
-        copy.folder, "-e", "rotate_wait=true", "-e", "airflow_database_wait=60", "-e", "airflow_adopt=redis,postgresql"
+        copy.folder, "-e", "rotate_wait=true", "-e", "airflow_status_timeout=60", "-e", "airflow_adopt=redis,postgresql"
     )
 
 
