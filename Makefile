@@ -108,7 +108,7 @@ package: setup ## Build the collection, install it elsewhere, show every plugin'
 importer: package .venv-importer/ready ## What Galaxy checks on upload
 	@tests/importer.sh
 
-scenario-%: setup ## One molecule scenario: scenario-site, -security, -single, -upgrade, -scale, -postgresql, -redis, -haproxy, -firewall
+scenario-%: setup ## One molecule scenario: scenario-site, -security, -single, -upgrade, -scale, -workers, -content, -postgresql, -redis, -haproxy, -firewall
 	@missing=; $(call apt,chromium:chromium)
 	@COLUMNS=160 .venv/bin/molecule test --no-command-borders -s $*
 
