@@ -20,7 +20,8 @@ FLOOR ?= ../shared/bench/floor.sh
 CLUSTER := scenario-site scenario-security scenario-single
 PARTS := test-fast sanity importer scenario-postgresql scenario-redis scenario-upgrade
 # In `make test` without their long tests, and roles alone on the newest Debian only; here whole.
-LONG_PARTS := scenario-site scenario-single scenario-upgrade scenario-postgresql scenario-redis scenario-haproxy scenario-firewall second-day
+LONG_PARTS := scenario-site scenario-single scenario-upgrade scenario-scale scenario-workers scenario-content scenario-postgresql \
+  scenario-redis scenario-haproxy scenario-firewall second-day pipeline
 
 .PHONY: help
 help: ## Show this list
@@ -113,8 +114,8 @@ scenario-%: setup ## One molecule scenario: scenario-site, -security, -single, -
 	@COLUMNS=160 .venv/bin/molecule test --no-command-borders -s $*
 
 .PHONY: second-day
-second-day: ## Under the ledger, on one host: restarts and retention, a rotation, and what the ledger itself must find
-	@LAB_SUBJECTS='servers rotation ledger' $(MAKE) scenario-single
+second-day: ## On one host: what the health timer mends, restarts, retention and a rotation under the ledger, what the ledger must find
+	@LAB_SUBJECTS='health servers rotation ledger' $(MAKE) scenario-single
 
 .PHONY: test
 test: setup ## Everything, as CI does
