@@ -30,7 +30,8 @@ options:
     type: bool
     default: false
   warn:
-    description: Warn of each queue in RV(without_worker). A database that cannot be asked is then a warning too, and nothing is found.
+    description:
+      - Warn of each queue in RV(without_worker). A database that cannot be asked is then a warning too, and nothing is found.
     type: bool
     default: false
   names:

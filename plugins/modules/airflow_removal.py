@@ -119,7 +119,9 @@ def main() -> None:
             cleaning.actions, removed = removal.mark(parameters["hosts"], when, module.check_mode)
         elif parameters["state"] == "forgotten":
             back = [name.strip() for name in parameters["readmitted"]]
-            cleaning.actions, removed = removal.forget([host for host in parameters["hosts"] if host not in back], module.check_mode)
+            cleaning.actions, removed = removal.forget(
+                [host for host in parameters["hosts"] if host not in back], module.check_mode
+            )
         else:
             cleaning.clean()
     except (removal.RemovalError, ServicesError, OSError) as error:
