@@ -169,7 +169,6 @@ def test_three_become_one_while_tasks_run(three: Fleet, request: pytest.FixtureR
             run = fleet.must(REMOVE, worker=gone, airflow_drain_timeout=600)
             print(f"removal of {len(gone)} under load, a task of {seconds} s on one: {time.monotonic() - begun:.0f} s")
             assert "running task" in run.said and "life_cycle.slow" in run.said
-            fleet.keep(fleet.everyone[0])
         fleet.end_well(runs, 60 + seconds)
         report = ledger.settle(900)
     print(f"\n{report.table()}\n{report.remarks()}")
@@ -224,8 +223,8 @@ def test_they_come_back_and_nobody_else_is_visited(three: Fleet) -> None:
 def test_killed_at_any_point_it_goes_on(three: Fleet) -> None:
     host = three.everyone[-1]
     three.whole()
-    runs = three.slow(1, 6)
-    three.end_well(runs, 90)
+    runs = [three.airflow().trigger("life_cycle", {"seconds": 1}) for _ in range(6)]
+    three.end_well(runs, 120)
     for text, delay in (
         ("Take no new tasks", 2),
         ("Keep the logs", 0.3),
