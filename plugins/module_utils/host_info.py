@@ -226,7 +226,9 @@ def servers() -> list[dict[str, Any]]:
         for kind, pattern in SERVERS.items():
             if pattern.search(command):
                 found[pid] = kind
-    return [{"kind": kind, **about(pid)} for pid, kind in sorted(found.items()) if found.get(_parent(pid)) != kind]
+    # A server's children come and go: one that has ended since has no parent, or no user any more.
+    first = [(pid, kind) for pid, kind in sorted(found.items()) if found.get(parent := _parent(pid)) != kind and parent]
+    return [one for one in ({"kind": kind, **about(pid)} for pid, kind in first) if one["user"]]
 
 
 # What is on the disk

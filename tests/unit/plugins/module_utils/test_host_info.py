@@ -102,6 +102,16 @@ def test_running_servers(tmp_path: pathlib.Path) -> None:
             process.kill()
 
 
+@pytest.mark.parametrize("gone", ["_parent", "owner_of"])
+def test_a_child_that_ends_while_it_is_looked_at_is_no_server(monkeypatch: pytest.MonkeyPatch, gone: str) -> None:
+    """Before it is asked for its parent, or after."""
+    monkeypatch.setattr(host_info, "processes", lambda: iter([10, 11, 12]))
+    monkeypatch.setattr(host_info, "command_of", lambda pid: "/usr/lib/postgresql/15/bin/postgres -D x" if pid < 12 else "sh")
+    monkeypatch.setattr(host_info, "_parent", lambda pid: 1 if pid == 10 or gone == "owner_of" else 0)
+    monkeypatch.setattr(host_info, "owner_of", lambda pid: "postgres" if pid == 10 or gone == "_parent" else "")
+    assert [one["pid"] for one in host_info.servers()] == [10]
+
+
 def test_dumps_with_and_without_keys(tmp_path: pathlib.Path) -> None:
     head = b"REDIS0010\xfa\tredis-ver\x067.0.15\xfa\nredis-bits\xc0@"
     empty, full = tmp_path / "empty.rdb", tmp_path / "full.rdb"
