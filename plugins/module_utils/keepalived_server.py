@@ -9,11 +9,14 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 
+from ansible_collections.windfarm.airflow.plugins.module_utils.haproxy_server import SOCKET
 from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import NAME, ServerError, as_ip
 
 MARK = "# Written by Ansible (windfarm.airflow); changes made here are lost."
 # systemd writes it at each start and reload: the hash of the configuration that the process has.
 LOADED = "/run/windfarm-keepalived"
+# keepalived runs nothing of a folder that others may write to, as /usr/local is on some hosts.
+PROBE = "/etc/keepalived/ansible-probe"
 UNIT = re.compile(r"^[A-Za-z0-9@_.-]+$")
 INTERFACE = re.compile(r"^[A-Za-z0-9_.:-]{1,15}$")
 _HASH = re.compile(r"^# hash ([0-9a-f]+)$", re.M)
@@ -31,7 +34,7 @@ global_defs {{
     vrrp_version 3
 }}
 vrrp_script serves {{
-    script "/usr/bin/bash -c 'exec 3<>/dev/tcp/{probe}/{port}'"
+    script "{probe}"
     interval 1
     timeout 2
     fall 2
@@ -55,6 +58,22 @@ vrrp_instance entry {{
         serves
     }}
 }}
+"""
+# Every second, so nothing that starts slowly; every Debian has Perl. The port speaks TLS, the socket does not.
+SCRIPT = """\
+#!/usr/bin/perl
+{mark}
+# Whether the port accepts, and HAProxy itself answers: for one that hangs, the kernel goes on accepting.
+use strict;
+use Socket qw(AF_INET AF_INET6 AF_UNIX SOCK_STREAM inet_pton pack_sockaddr_in pack_sockaddr_in6 pack_sockaddr_un);
+alarm 2;
+my ($port, $own, $answer);
+socket($port, {family}, SOCK_STREAM, 0) && connect($port, {to}) or exit 1;
+# Another server may listen there.
+exit 0 unless -S "{socket}";
+socket($own, AF_UNIX, SOCK_STREAM, 0) && connect($own, pack_sockaddr_un("{socket}")) or exit 1;
+syswrite($own, "show info\\n") && sysread($own, $answer, 64) or exit 1;
+exit($answer =~ /^Name:/ ? 0 : 1);
 """
 DROP_IN = """{mark}
 [Unit]
@@ -147,16 +166,23 @@ def of_kind(addresses: Sequence[str], like: str) -> str | None:
 
 def render(values: Mapping[str, object], peers: Sequence[str]) -> tuple[str, str]:
     """The configuration and its hash, which is in it."""
-    six = ":" in str(values["address"])
-    prefix = 128 if six else 32
+    prefix = 128 if ":" in str(values["address"]) else 32
 
     def text(value: str) -> str:
         lines = "".join(f"        {peer}\n" for peer in peers)
         filled = {**values, "mark": MARK, "hash": value, "peers": lines, "address": f"{values['address']}/{prefix}"}
-        return CONFIG.format(**filled, probe="::1" if six else "127.0.0.1")
+        return CONFIG.format(**filled, probe=PROBE)
 
     value = hashlib.sha256(text("").encode()).hexdigest()[:20]
     return text(value), value
+
+
+def probe(address: str, port: int) -> str:
+    """The script that says whether this host may have the address."""
+    family, pack, own = (
+        ("AF_INET6", "pack_sockaddr_in6", "::1") if ":" in address else ("AF_INET", "pack_sockaddr_in", "127.0.0.1")
+    )
+    return SCRIPT.format(mark=MARK, family=family, to=f'{pack}({port}, inet_pton({family}, "{own}"))', socket=SOCKET)
 
 
 def hash_of(text: str | None) -> str:
