@@ -504,7 +504,7 @@ class Run:
         questions += [
             threading.Thread(target=self.ask_for_haproxy, args=(one,)) for one in asked if one.health["kind"] == "haproxy"
         ]
-        absent = next((one for one in self.settings["services"] if one["instance"]), None) if text_of(WITHDRAWN) else None
+        absent = next((one for one in self.settings["services"] if one["instance"]), None) if os.path.exists(WITHDRAWN) else None
         if workers:
             questions.append(threading.Thread(target=self.ask_for_workers, args=(workers,)))
             questions.append(threading.Thread(target=self.ask_for_webservers, args=(workers[0].health,)))
@@ -711,7 +711,7 @@ class Run:
         """Keep workers away from their queues while what they run would fail; state of the disk and of the clock."""
         if not any(service["instance"] for service in self.settings["services"]):
             return {}, {}
-        was = bool(text_of(WITHDRAWN))
+        was = os.path.exists(WITHDRAWN)
         disk, clock = self.disk(was), self.clock()
         self.count_webservers(workers)
         reasons = [one["why"] for one in (disk, clock, self.webservers) if one["why"]]
