@@ -34,11 +34,19 @@ global_defs {{
     vrrp_version 3
 }}
 vrrp_script serves {{
-    script "{probe}"
+    script "/usr/bin/bash -c 'exec 3<>/dev/tcp/{own}/{port}'"
     interval 1
     timeout 2
     fall 2
     rise 2
+    init_fail
+}}
+vrrp_script answers {{
+    script "{probe}"
+    interval 3
+    timeout 2
+    fall 2
+    rise 1
     init_fail
 }}
 vrrp_instance entry {{
@@ -56,23 +64,23 @@ vrrp_instance entry {{
     }}
     track_script {{
         serves
+        answers
     }}
 }}
 """
-# Every second, so nothing that starts slowly; every Debian has Perl. The port speaks TLS, the socket does not.
-SCRIPT = """\
+# The port speaks TLS, the socket does not; and every Debian has Perl, which is up in 8 ms.
+SCRIPT = f"""\
 #!/usr/bin/perl
-{mark}
-# Whether the port accepts, and HAProxy itself answers: for one that hangs, the kernel goes on accepting.
+{MARK}
+# Whether HAProxy itself answers: for one that hangs, the kernel goes on accepting connections.
 use strict;
-use Socket qw(AF_INET AF_INET6 AF_UNIX SOCK_STREAM inet_pton pack_sockaddr_in pack_sockaddr_in6 pack_sockaddr_un);
+use Socket qw(AF_UNIX SOCK_STREAM pack_sockaddr_un);
 alarm 2;
-my ($port, $own, $answer);
-socket($port, {family}, SOCK_STREAM, 0) && connect($port, {to}) or exit 1;
-# Another server may listen there.
-exit 0 unless -S "{socket}";
-socket($own, AF_UNIX, SOCK_STREAM, 0) && connect($own, pack_sockaddr_un("{socket}")) or exit 1;
-syswrite($own, "show info\\n") && sysread($own, $answer, 64) or exit 1;
+my ($link, $answer);
+# Another server may listen here; whether one does is asked by the other script.
+exit 0 unless -S "{SOCKET}";
+socket($link, AF_UNIX, SOCK_STREAM, 0) && connect($link, pack_sockaddr_un("{SOCKET}")) or exit 1;
+syswrite($link, "show info\\n") && sysread($link, $answer, 64) or exit 1;
 exit($answer =~ /^Name:/ ? 0 : 1);
 """
 DROP_IN = """{mark}
@@ -166,23 +174,15 @@ def of_kind(addresses: Sequence[str], like: str) -> str | None:
 
 def render(values: Mapping[str, object], peers: Sequence[str]) -> tuple[str, str]:
     """The configuration and its hash, which is in it."""
-    prefix = 128 if ":" in str(values["address"]) else 32
+    prefix, own = (128, "::1") if ":" in str(values["address"]) else (32, "127.0.0.1")
 
     def text(value: str) -> str:
         lines = "".join(f"        {peer}\n" for peer in peers)
         filled = {**values, "mark": MARK, "hash": value, "peers": lines, "address": f"{values['address']}/{prefix}"}
-        return CONFIG.format(**filled, probe=PROBE)
+        return CONFIG.format(**filled, own=own, probe=PROBE)
 
     value = hashlib.sha256(text("").encode()).hexdigest()[:20]
     return text(value), value
-
-
-def probe(address: str, port: int) -> str:
-    """The script that says whether this host may have the address."""
-    family, pack, own = (
-        ("AF_INET6", "pack_sockaddr_in6", "::1") if ":" in address else ("AF_INET", "pack_sockaddr_in", "127.0.0.1")
-    )
-    return SCRIPT.format(mark=MARK, family=family, to=f'{pack}({port}, inet_pton({family}, "{own}"))', socket=SOCKET)
 
 
 def hash_of(text: str | None) -> str:

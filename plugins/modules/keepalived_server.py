@@ -236,7 +236,7 @@ class Server:
                 host.note(f"restart {UNIT}")
                 return
         # First, as keepalived looks whether its script can be run.
-        host.put([File(ka.PROBE, ka.probe(self.params["address"], self.params["port"]), 0o755)])
+        host.put([File(ka.PROBE, ka.SCRIPT, 0o755)])
         self.validate(file)
         host.put([file, self.wants()])
         host.settle_unit(UNIT, File(DROP_IN, text, 0o644))
