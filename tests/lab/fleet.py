@@ -21,6 +21,7 @@ from upgrading import LAB, SITE, WORKERS, Cluster, Run
 
 DRAIN, REMOVE = (f"playbooks/{name}.yml" for name in ("drain", "remove_worker"))
 DRAINED = "/etc/airflow/drained"
+NOTES = "/etc/ansible/facts.d/windfarm_airflow.fact"
 
 
 class Died(Exception):
@@ -151,9 +152,20 @@ class Fleet(Cluster):
     def unchanged(self, run: Run) -> None:
         assert set(changed(run.output).values()) == {0}, run.output[-4000:]
 
+    def complete(self) -> bool:
+        """Whether every worker takes tasks and no server remembers that one was removed."""
+        for host in self.everyone:
+            drained = self.run(host, "ls", DRAINED, check=False)
+            if drained or not self.serving(host) or not self.waits(host):
+                return False
+        servers = {*self.members["postgresql"], *self.members["scheduler"]}
+        return not any('"removed"' in self.run(server, "cat", NOTES, check=False) for server in servers)
+
     def whole(self) -> None:
         """Every worker is deployed and takes tasks, whatever a test has left."""
         self.keep(*self.everyone)
+        if self.complete():
+            return
         for host in self.everyone:
             self.run(host, "rm", "-f", DRAINED)
         self.must(SITE, airflow_readmit=",".join(self.everyone))
@@ -167,5 +179,6 @@ def fleet(inventory: Inventory, tmp_path_factory: pytest.TempPathFactory) -> Ite
     if len(found.everyone) < 2:
         pytest.skip("needs two worker hosts")
     found.whole()
+    found.must("playbooks/dags.yml")
     yield found
     found.whole()
