@@ -9,11 +9,14 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 
+from ansible_collections.windfarm.airflow.plugins.module_utils.haproxy_server import SOCKET
 from ansible_collections.windfarm.airflow.plugins.module_utils.server_host import NAME, ServerError, as_ip
 
 MARK = "# Written by Ansible (windfarm.airflow); changes made here are lost."
 # systemd writes it at each start and reload: the hash of the configuration that the process has.
 LOADED = "/run/windfarm-keepalived"
+# keepalived runs nothing of a folder that others may write to, as /usr/local is on some hosts.
+PROBE = "/etc/keepalived/ansible-probe"
 UNIT = re.compile(r"^[A-Za-z0-9@_.-]+$")
 INTERFACE = re.compile(r"^[A-Za-z0-9_.:-]{1,15}$")
 _HASH = re.compile(r"^# hash ([0-9a-f]+)$", re.M)
@@ -31,11 +34,19 @@ global_defs {{
     vrrp_version 3
 }}
 vrrp_script serves {{
-    script "/usr/bin/bash -c 'exec 3<>/dev/tcp/{probe}/{port}'"
+    script "/usr/bin/bash -c 'exec 3<>/dev/tcp/{own}/{port}'"
     interval 1
     timeout 2
     fall 2
     rise 2
+    init_fail
+}}
+vrrp_script answers {{
+    script "{probe}"
+    interval 3
+    timeout 2
+    fall 2
+    rise 1
     init_fail
 }}
 vrrp_instance entry {{
@@ -53,8 +64,24 @@ vrrp_instance entry {{
     }}
     track_script {{
         serves
+        answers
     }}
 }}
+"""
+# The port speaks TLS, the socket does not; and every Debian has Perl, which is up in 8 ms.
+SCRIPT = f"""\
+#!/usr/bin/perl
+{MARK}
+# Whether HAProxy itself answers: for one that hangs, the kernel goes on accepting connections.
+use strict;
+use Socket qw(AF_UNIX SOCK_STREAM pack_sockaddr_un);
+alarm 2;
+my ($link, $answer);
+# Another server may listen here; whether one does is asked by the other script.
+exit 0 unless -S "{SOCKET}";
+socket($link, AF_UNIX, SOCK_STREAM, 0) && connect($link, pack_sockaddr_un("{SOCKET}")) or exit 1;
+syswrite($link, "show info\\n") && sysread($link, $answer, 64) or exit 1;
+exit($answer =~ /^Name:/ ? 0 : 1);
 """
 DROP_IN = """{mark}
 [Unit]
@@ -147,13 +174,12 @@ def of_kind(addresses: Sequence[str], like: str) -> str | None:
 
 def render(values: Mapping[str, object], peers: Sequence[str]) -> tuple[str, str]:
     """The configuration and its hash, which is in it."""
-    six = ":" in str(values["address"])
-    prefix = 128 if six else 32
+    prefix, own = (128, "::1") if ":" in str(values["address"]) else (32, "127.0.0.1")
 
     def text(value: str) -> str:
         lines = "".join(f"        {peer}\n" for peer in peers)
         filled = {**values, "mark": MARK, "hash": value, "peers": lines, "address": f"{values['address']}/{prefix}"}
-        return CONFIG.format(**filled, probe="::1" if six else "127.0.0.1")
+        return CONFIG.format(**filled, own=own, probe=PROBE)
 
     value = hashlib.sha256(text("").encode()).hexdigest()[:20]
     return text(value), value

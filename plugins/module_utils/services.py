@@ -31,7 +31,7 @@ UNITS = "/etc/systemd/system"
 # Operators' and playbooks' files: while one is there, workers or the scheduler do not start, not even at boot.
 DRAINED = "/etc/airflow/drained"
 PAUSED = "/etc/airflow/paused"
-# The health timer's: while it is there, this host's disk is full or its clock is off.
+# The health timer's: while it is there, this host's disk is full, its clock is off or it reaches no webserver.
 WITHDRAWN = "/run/airflow/withdrawn"
 HELD = "held.conf"
 PROBE = "/usr/local/lib/airflow/probe.py"

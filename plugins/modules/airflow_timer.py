@@ -12,7 +12,7 @@ description:
   - Enables and starts the timer NAME, whose files C(/etc/systemd/system/NAME.timer) and C(NAME.service) are there already,
     or removes the timer and both files.
   - What to do is derived from systemd, never from what this run happened to write, so that a run after an interrupted one ends in
-    the same state. A service that is running is not stopped.
+    the same state. A service that is running is not stopped, unless it O(leaves) files.
 options:
   name:
     description: Name of timer and service, without suffix.
@@ -22,6 +22,13 @@ options:
     description: Whether this host has the timer.
     type: bool
     required: true
+  leaves:
+    description:
+      - Files of the service that go with the timer, such as what keeps others from starting. A service that is running is
+        stopped first where there are some, so that it does not write them again; it must bear that.
+    type: list
+    elements: path
+    default: []
 author:
   - windfarm.airflow contributors (@windfarm)
 attributes:
@@ -74,7 +81,7 @@ def present(host: Host, name: str) -> None:
         host.systemctl("start", timer)
 
 
-def absent(host: Host, name: str) -> None:
+def absent(host: Host, name: str, leaves: list[str]) -> None:
     timer, service = f"{name}.timer", f"{name}.service"
     paths = [path for path in (f"{UNITS}/{timer}", f"{UNITS}/{service}") if os.path.exists(path)]
     # The timer's file goes last: by it the next run sees that there is something left to remove.
@@ -87,17 +94,31 @@ def absent(host: Host, name: str) -> None:
             os.unlink(path)
     if paths:
         host.systemctl("daemon-reload")
+    found = [path for path in leaves if os.path.exists(path)]
+    if found and host.unit(service)["ActiveState"] in ("active", "activating", "deactivating"):
+        host.systemctl("stop", service)
+    for path in found:
+        host.note(f"remove {path}")
+        if not host.check:
+            os.unlink(path)
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"name": {"type": "str", "required": True}, "enabled": {"type": "bool", "required": True}},
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "enabled": {"type": "bool", "required": True},
+            "leaves": {"type": "list", "elements": "path", "default": []},
+        },
         supports_check_mode=True,
     )
     host_lock.hold(module)
     host = Host(module)
     try:
-        (present if module.params["enabled"] else absent)(host, module.params["name"])
+        if module.params["enabled"]:
+            present(host, module.params["name"])
+        else:
+            absent(host, module.params["name"], module.params["leaves"])
     except (ServerError, OSError) as error:
         module.fail_json(msg=str(error), changed=bool(host.actions), actions=host.actions)
     diff = {"before": "", "after": "".join(f"{action}\n" for action in host.actions)}

@@ -50,6 +50,7 @@ options:
   port:
     description:
       - TCP port that must accept connections on this host, or the address goes to another one.
+      - The HAProxy of this collection must answer, too, as the kernel accepts for one that hangs.
     type: int
     default: 443
   unit:
@@ -211,7 +212,7 @@ class Server:
         if self.host.unit(UNIT).get("UnitFileState") == "enabled":
             self.host.systemctl("disable", UNIT)
         # The configuration last: an interrupted run finds it and goes on.
-        for path in (self.wants().path, DROP_IN, CONF):
+        for path in (self.wants().path, DROP_IN, ka.PROBE, CONF):
             if os.path.exists(path):
                 self.host.note(f"remove {path}")
                 if not self.host.check:
@@ -234,6 +235,8 @@ class Server:
                 host.diff.append({"before_header": CONF, "after_header": CONF, "before": "", "after": effective(file.text)})
                 host.note(f"restart {UNIT}")
                 return
+        # First, as keepalived looks whether its script can be run.
+        host.put([File(ka.PROBE, ka.SCRIPT, 0o755)])
         self.validate(file)
         host.put([file, self.wants()])
         host.settle_unit(UNIT, File(DROP_IN, text, 0o644))

@@ -287,6 +287,30 @@ def test_a_killed_haproxy_is_back_at_once(inventory: Inventory, traffic: Traffic
     assert len(window.failed) < window.requests / 4, window
 
 
+def test_a_haproxy_that_hangs_gives_the_address_away_and_is_restarted(
+    inventory: Inventory, entries: list[str], traffic: Traffic
+) -> None:
+    """Its port goes on accepting: the kernel does."""
+    (holder,) = holders(inventory)
+    before = inventory.run(holder, "systemctl", "show", "-P", "MainPID", "haproxy")
+
+    def renewed() -> bool:
+        return inventory.run(holder, "systemctl", "show", "-P", "MainPID", "haproxy") not in ("0", before)
+
+    inventory.run(holder, "systemctl", "kill", "--kill-whom=all", "-s", "STOP", "haproxy")
+    try:
+        wait("the other one has it", 20, lambda: holders(inventory) == [host for host in entries if host != holder])
+        with traffic.window(f"haproxy of {holder}, which had the address, hangs") as window:
+            time.sleep(5)
+        assert window.failed == [], window
+        # Of those alone that run something of Airflow.
+        if any(holder in members for members in inventory.members.values()):
+            wait("the health timer has restarted it", 180, renewed)
+    finally:
+        inventory.run(holder, "systemctl", "kill", "--kill-whom=all", "-s", "CONT", "haproxy")
+    assert holder not in holders(inventory), "a host that comes back does not take the address"
+
+
 def test_a_host_that_is_lost(inventory: Inventory, entries: list[str], traffic: Traffic) -> None:
     """The one that has the address, with its webserver and all else, as if its plug were pulled."""
     (holder,) = holders(inventory)

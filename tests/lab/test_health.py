@@ -1,6 +1,9 @@
 # Copyright (c) 2026 windfarm.airflow contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The health timer on a host that runs everything: what hangs is restarted, what works or is not to blame is left alone."""
+"""The health timer on a host that runs everything: what hangs is restarted, what works or is not to blame is left alone.
+
+Of HAProxy as every worker's host has it; that of an entry is in test_entry.py.
+"""
 
 from __future__ import annotations
 
@@ -210,6 +213,25 @@ def test_a_worker_that_only_looks_alive_is_restarted(
     assert show(inventory, one, "MainPID", unit) != pid
 
 
+def test_a_haproxy_that_hangs_is_restarted_and_the_worker_stays(one: str, inventory: Inventory) -> None:
+    unit, worker = "haproxy.service", inventory.worker_unit(one)
+    before, pid = show(inventory, one, "MainPID", unit), show(inventory, one, "MainPID", worker)
+    signal(inventory, one, "STOP", unit, "all")
+    begun = time.time()
+    found = look(inventory, one)
+    assert "no answer" in found["components"]["haproxy"]["why"] or "timed out" in found["components"]["haproxy"]["why"], found
+    assert found["components"]["worker@default"]["healthy"] is False, "it takes tasks that it cannot run"
+    # The timer looks too, so it may be done already.
+    look(inventory, one, STRIKES - 1)
+    assert f"{unit} does not work, 3 times in a row" in said(inventory, one, begun)
+    wait("it is new", 30, lambda: show(inventory, one, "MainPID", unit) not in ("0", before))
+    wait("all is well", 60, lambda: all(each["healthy"] for each in look(inventory, one)["components"].values()), interval=2)
+    print(f"\nseconds from SIGSTOP of HAProxy, looked at without a pause, until all is well: {time.time() - begun:.0f}")
+    found = state(inventory, one)
+    assert {name for name, count in restarts(found).items() if count} == {"haproxy"} and not found["withdrawn"]
+    assert show(inventory, one, "MainPID", worker) == pid
+
+
 # --- what is left alone ------------------------------------------------------------------------------------------------
 def test_a_draining_worker_is_left_alone(one: str, inventory: Inventory, airflow: Airflow, dags: dict[str, str]) -> None:
     run_id = start(airflow, inventory, 60)
@@ -313,6 +335,43 @@ def test_a_wrong_clock_takes_the_worker_away_until_it_is_right(one: str, invento
     wait("it is back", 60, lambda: show(inventory, one, "ActiveState", unit) == "active")
 
 
+def test_a_worker_that_reaches_no_webserver_leaves_and_comes_back(
+    one: str, inventory: Inventory, airflow: Airflow, dags: dict[str, str]
+) -> None:
+    """Its own way to them is stopped; as well for it if all of them were. Tasks wait instead of failing."""
+    unit = inventory.worker_unit(one)
+    inventory.run(one, "systemctl", "stop", "haproxy")
+    begun = time.time()
+    found = look(inventory, one, 1 + STRIKES)
+    assert "no webserver answers" in found["withdrawn"], found
+    print(f"\nseconds from the stop of HAProxy, looked at without a pause, until the worker leaves: {time.time() - begun:.0f}")
+    wait("it has ended", 60, lambda: show(inventory, one, "ActiveState", unit) == "inactive")
+    run_id = airflow.trigger("life_cycle", {"seconds": 1})
+    wait("it waits in the queue", 60, lambda: inventory.redis("LLEN", "default") != "0")
+    # Which starts HAProxy, and neither waits for the worker nor asks it to prove anything.
+    begun = time.time()
+    site(inventory.path, **dags)
+    print(f"site.yml took {time.time() - begun:.0f} s")
+    wait("a look brings it back", 60, lambda: show(inventory, one, "ActiveState", unit) == "active")
+    assert state(inventory, one)["withdrawn"] == ""
+    once(airflow, run_id, 120)
+    assert set(changed(site(inventory.path, **dags)).values()) == {0}
+
+
+def test_a_drained_worker_that_is_put_back_while_the_disk_is_full_comes_back(one: str, inventory: Inventory) -> None:
+    unit, drained = inventory.worker_unit(one), "/etc/airflow/drained"
+    inventory.run(one, "tee", drained, stdin="by a test\n")
+    try:
+        inventory.run(one, "systemctl", "stop", unit)
+        with small_disk(inventory, one):
+            inventory.run(one, "dd", "if=/dev/zero", f"of={LOGS}/filler", "bs=1M", "count=60", "status=none")
+            assert "the disk is full" in look(inventory, one)["withdrawn"]
+    finally:
+        inventory.run(one, "rm", drained)
+    assert look(inventory, one)["withdrawn"] == ""
+    wait("it is back", 60, lambda: show(inventory, one, "ActiveState", unit) == "active")
+
+
 # --- the timer itself --------------------------------------------------------------------------------------------------
 def test_what_it_costs(one: str, inventory: Inventory) -> None:
     """Processor time of the unit's control group, children included, over some minutes without load."""
@@ -345,9 +404,17 @@ def test_it_is_root_s_and_holds_no_secret(one: str, inventory: Inventory) -> Non
 
 def test_the_timer_is_taken_away_and_comes_back(one: str, inventory: Inventory, dags: dict[str, str]) -> None:
     command = shlex.split("systemctl is-active airflow-health.timer")
+    # Nobody is left who would undo what it has done.
+    unit = inventory.worker_unit(one)
+    inventory.run(one, "systemctl", "stop", "airflow-health.timer")
+    wait("it rests", 60, lambda: show(inventory, one, "ActiveState", "airflow-health.service") in ("inactive", "failed"))
+    inventory.run(one, "tee", WITHDRAWN, stdin="the disk is full\n")
+    inventory.run(one, "systemctl", "stop", unit)
     site(inventory.path, airflow_health_interval=0, **dags)
     assert inventory.run(one, *command, check=False) == "inactive"
     inventory.run(one, "test", "!", "-e", "/etc/systemd/system/airflow-health.service")
+    inventory.run(one, "test", "!", "-e", WITHDRAWN)
+    assert inventory.active_worker_units(one) != []
     output = site(inventory.path, "--check", "--diff", **dags)
     assert "enable airflow-health.timer" in output
     site(inventory.path, **dags)

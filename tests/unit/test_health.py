@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import socket
 import socketserver
 import threading
 import time
@@ -96,7 +97,23 @@ def test_the_next_run_knows_what_this_one_has_seen(health: Any) -> None:
     shown, memory = json.loads(json.dumps([one.shown(), one.memory()]))
     again = health.Component(shown, memory)
     assert again.shown()["restarts"] == 1
-    assert again.memory() == {"away": 9, "times": [5], "progress": None, "heard": False}
+    assert again.memory() == {"away": 9, "times": [5], "progress": None, "heard": False, "restarts": 1, "last_restart": 7}
+
+
+@pytest.mark.parametrize("state", ["inactive", "activating"])
+def test_what_does_not_run_just_now_is_not_forgotten(
+    state: str, health: Any, done: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = asked(health, ActiveState=state)
+    monkeypatch.setattr(health, "show", lambda units: {unit: one.properties for unit in units})
+    memory = {"away": None, "times": [7.0, 8.0], "progress": [[], 3], "heard": True, "restarts": 2, "last_restart": 9}
+    before = {"components": {}, "memory": {"components": {"scheduler": memory, "triggerer": memory}}}
+    first = health.Run({**SETTINGS, "services": [one.service]}, before).go()
+    assert first["components"] == {}
+    # But what it was about to do, and what has left the host.
+    assert first["memory"]["components"] == {"scheduler": {**memory, "progress": None}}
+    again = health.Component({}, first["memory"]["components"]["scheduler"])
+    assert again.shown()["restarts"] == 2 and again.times == [7, 8] and again.heard
 
 
 # --- a worker that takes nothing ---------------------------------------------------------------------------------------
@@ -411,7 +428,21 @@ def test_only_a_worker_that_it_has_ended_itself(health: Any, done: list[Any], tm
     assert done == []
 
 
-def test_a_worker_leaves_and_comes_back(health: Any, done: list[Any], tmp_path: pathlib.Path) -> None:
+ENABLED = {"UnitFileState": "enabled"}
+DISABLED = {"ActiveState": "inactive", "UnitFileState": "disabled"}
+
+
+@pytest.fixture(name="units")
+def _units(health: Any, done: list[Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]]:
+    """What systemd says of them."""
+    found: dict[str, dict[str, str]] = {}
+    monkeypatch.setattr(health, "show", lambda names: {name: found[name] for name in names if name in found})
+    return found
+
+
+def test_a_worker_leaves_and_comes_back(
+    health: Any, done: list[Any], units: dict[str, dict[str, str]], tmp_path: pathlib.Path
+) -> None:
     one = worker(health, tmp_path)
     run = run_of(health, one, services=[one.service])
     other = "airflow-worker@default-b.service"
@@ -420,25 +451,140 @@ def test_a_worker_leaves_and_comes_back(health: Any, done: list[Any], tmp_path: 
     assert done == [("stop", "--no-block", one.unit)]
     done.clear()
     # It still runs tasks: the other colour takes its place.
-    run.state = {one.unit: {"ActiveState": "deactivating"}, other: {"ActiveState": "inactive"}}
+    units.update({one.unit: {"ActiveState": "deactivating", **ENABLED}, other: DISABLED})
     run.come_back()
     assert not (tmp_path / "withdrawn").exists()
     assert ("start", "--no-block", other) in done and run.stopped == []
-    done.clear()
-    run.stopped = [one.unit]
-    run.state = {one.unit: {"ActiveState": "inactive"}, other: {"ActiveState": "inactive"}}
+
+
+def test_a_worker_that_may_not_overlap_comes_back_when_its_tasks_have_ended(
+    health: Any, done: list[Any], units: dict[str, dict[str, str]], tmp_path: pathlib.Path
+) -> None:
+    one = worker(health, tmp_path)
+    run = run_of(health, one, services=[one.service], worker_restart="wait")
+    (tmp_path / "withdrawn").touch()
+    units.update({one.unit: {"ActiveState": "deactivating", **ENABLED}, "airflow-worker@default-b.service": DISABLED})
     run.come_back()
+    assert done == [] and run.stopped == ["airflow-worker@default"]
+    # Which the next run knows.
+    run = health.Run(run.settings, json.loads(json.dumps(run.result({}, {}))))
+    units[one.unit] = {"ActiveState": "inactive", **ENABLED}
+    run.look_at_host([])
+    assert done == [("start", "--no-block", one.unit)] and run.stopped == []
+
+
+@pytest.mark.parametrize(
+    ("drained", "expected"), [(False, [("start", "--no-block", "airflow-worker@default-a.service")]), (True, [])]
+)
+def test_who_was_stopped_before_it_left_comes_back_unless_drained(
+    drained: bool,
+    expected: list[Any],
+    health: Any,
+    done: list[Any],
+    units: dict[str, dict[str, str]],
+    tmp_path: pathlib.Path,
+) -> None:
+    """A drained host whose disk fills, and which is put back before there is space: that starts nothing."""
+    one = worker(health, tmp_path)
+    run = run_of(health, one, services=[one.service], disk_free_mb=0)
+    units.update({one.unit: {"ActiveState": "inactive", **ENABLED}, "airflow-worker@default-b.service": DISABLED})
+    if drained:
+        (tmp_path / "drained").touch()
+    run.withdraw([], "the disk is full", False)
+    run.look_at_host([])
+    assert done == expected and run.stopped == [] and not (tmp_path / "withdrawn").exists()
+
+
+def test_nobody_comes_back_twice(health: Any, done: list[Any], units: dict[str, dict[str, str]], tmp_path: pathlib.Path) -> None:
+    one = worker(health, tmp_path)
+    run = run_of(health, one, services=[one.service])
+    (tmp_path / "withdrawn").touch()
+    other = "airflow-worker@default-b.service"
+    units.update({one.unit: {"ActiveState": "deactivating", **ENABLED}, other: {"ActiveState": "activating", **ENABLED}})
+    run.come_back()
+    assert done == [] and run.stopped == []
+
+
+def test_a_worker_that_reaches_no_webserver_leaves(
+    health: Any, done: list[Any], units: dict[str, dict[str, str]], tmp_path: pathlib.Path
+) -> None:
+    one = worker(health, tmp_path)
+    found: dict[str, Any] = {}
+
+    def look(webservers: bool | None, broker: bool = True, young: bool = False) -> str:
+        run = health.Run({**SETTINGS, "services": [one.service], "disk_free_mb": 0}, found)
+        run.reached = (
+            {"broker": (broker, "")} if webservers is None else {"broker": (broker, ""), "webservers": (webservers, "no")}
+        )
+        properties = {**one.properties, "ExecMainStartTimestampMonotonic": str(int(time.monotonic() * 1e6))}
+        run.look_at_host([health.Asked(one.service, one.unit, properties)] if young else [one])
+        found.update(json.loads(json.dumps(run.result({}, {}))))
+        return str(found["withdrawn"])
+
+    # One more than it takes until an HAProxy that hangs is restarted, in a row, and while the worker gets tasks at all.
+    assert [look(False) for _ in range(3)] == [""] * 3
+    assert look(True) == "" and found["webservers"]["missed"] == 0
+    assert [look(False) for _ in range(3)] == [""] * 3
+    assert look(False, broker=False) == look(None) == look(False, young=True) == "" and done == []
+    assert look(False) == "no" and done == [("stop", "--no-block", one.unit)]
+    done.clear()
+    # For as long as nobody can tell.
+    units[one.unit] = {"ActiveState": "inactive", **ENABLED}
+    assert look(None) == look(False) == look(False, broker=False) == "no"
+    assert look(True) == "" and done[-1] == ("start", "--no-block", one.unit)
+
+
+def test_who_has_left_asks_whether_it_may_come_back(
+    health: Any, done: list[Any], units: dict[str, dict[str, str]], serve: Callable[..., int], tmp_path: pathlib.Path
+) -> None:
+    """Its clock and its webserver: no worker runs that could be asked about."""
+    one = worker(health, tmp_path)
+    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()).encode()
+    web = serve(b"HTTP/1.1 200 OK\r\nDate: " + date + b"\r\n\r\n")
+    redis = serve(b"*2\r\n$%d\r\n%d\r\n$1\r\n0\r\n" % (len(str(int(time.time()))), int(time.time())))
+    one.service["health"]["webserver"] = {"address": "127.0.0.1", "port": web, "path": "/", "status": 200}
+    with open(f"{one.service['config']}/environment", "a", encoding="utf-8") as file:
+        file.write(f'{health.BROKER_URL}="redis://127.0.0.1:{redis}/0"\n')
+    units.update({one.unit: {"ActiveState": "inactive", **ENABLED}, "airflow-worker@default-b.service": DISABLED})
+    (tmp_path / "withdrawn").write_text("the clock is off\n")
+    before = {"clock": {"offset": 10, "why": "the clock is off"}, "webservers": {"missed": 9, "why": "no webserver answers"}}
+    found = health.Run({**SETTINGS, "services": [one.service], "disk_free_mb": 0}, before).go()
+    assert found["clock"]["why"] == found["webservers"]["why"] == found["withdrawn"] == ""
     assert done == [("start", "--no-block", one.unit)]
 
 
-def test_a_drained_worker_does_not_come_back(health: Any, done: list[Any], tmp_path: pathlib.Path) -> None:
+def test_a_worker_without_a_webserver_is_not_called_healthy(health: Any, done: list[Any], tmp_path: pathlib.Path) -> None:
     one = worker(health, tmp_path)
-    run = run_of(health, one, services=[one.service])
-    run.stopped = [one.unit]
-    run.state = {one.unit: {"ActiveState": "inactive"}, "airflow-worker@default-b.service": {"ActiveState": "inactive"}}
-    (tmp_path / "drained").touch()
-    run.come_back()
-    assert done == [] and run.stopped == []
+    one.ok = True
+    run = run_of(health, one)
+    run.reached["webservers"] = False, "no webserver answers"
+    run.judge(one)
+    shown = run.components[one.key].shown()
+    assert (shown["healthy"], shown["why"], shown["strikes"]) == (False, "no webserver answers", 0) and done == []
+
+
+def test_ask_haproxy(health: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    monkeypatch.setattr(health, "ANSWER_SECONDS", 1)
+    path = str(tmp_path / "admin")
+    assert health.ask_haproxy(path)[0] is None, "nobody is stuck because its socket is missing"
+    with socket.socket(socket.AF_UNIX) as admin:
+        admin.bind(path)
+        assert health.ask_haproxy(path)[0] is False
+        admin.listen()
+        # The kernel connects, and that is all.
+        assert health.ask_haproxy(path)[0] is False
+        admin.accept()[0].close()
+
+        def answer() -> None:
+            link, _peer = admin.accept()
+            with link:
+                if link.recv(100) == b"show info\n":
+                    link.sendall(b"Name: HAProxy\n")
+
+        answers = threading.Thread(target=answer)
+        answers.start()
+        assert health.ask_haproxy(path)[0] is True
+        answers.join()
 
 
 def test_two_colours_are_left_alone(
@@ -456,7 +602,7 @@ def test_hands_off(name: str, health: Any, done: list[Any], monkeypatch: pytest.
     (tmp_path / name).touch()
     monkeypatch.setattr(health, "HANDS_OFF", (str(tmp_path / "upgrading"), str(tmp_path / "paused")))
     monkeypatch.setattr(health, "show", lambda units: {unit: one.properties for unit in units})
-    before = {"components": {"scheduler": {"strikes": 2, "restarts": 1}}}
+    before = {"components": {"scheduler": {"strikes": 2}}, "memory": {"components": {"scheduler": {"restarts": 1}}}}
     state = health.Run({**SETTINGS, "services": [one.service]}, before).go()
     assert state["components"]["scheduler"] == {
         "healthy": None,

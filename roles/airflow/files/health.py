@@ -1,11 +1,11 @@
 # Copyright (c) 2026 windfarm.airflow contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Asks each component of this host whether it works, restarts one that does not, and keeps a worker from taking tasks while
-its disk is full or its clock is off.
+its disk is full, its clock is off or no webserver can be reached.
 
 Run by airflow-health.timer with the system's Python, as root, since systemd lets nobody else kill a unit. Starts no Airflow:
-HTTP, one SQL for all jobs of the host, one connection to Redis. What to ask stands in /etc/airflow/health.json, what was found
-in /run/airflow/health.json, without any secret.
+HTTP, one SQL for all jobs of the host, one connection to Redis, one to HAProxy's socket. What to ask stands in
+/etc/airflow/health.json, what was found in /run/airflow/health.json, without any secret.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Component:
         self.healthy: bool | None = None
         self.why = ""
         self.strikes = int(shown.get("strikes", 0))
-        self.restarts = int(shown.get("restarts", 0))
-        self.last_restart = int(shown.get("last_restart", 0))
+        self.restarts = int(memory.get("restarts", 0))
+        self.last_restart = int(memory.get("last_restart", 0))
         self.away = float(memory.get("away", -math.inf)) if memory.get("away") is not None else -math.inf
         self.times = [float(one) for one in memory.get("times", [])]
         self.progress = memory.get("progress")
@@ -112,7 +112,14 @@ class Component:
 
     def memory(self) -> dict:
         away = None if math.isinf(self.away) else self.away
-        return {"away": away, "times": self.times, "progress": self.progress, "heard": self.heard}
+        return {
+            "away": away,
+            "times": self.times,
+            "progress": self.progress,
+            "heard": self.heard,
+            "restarts": self.restarts,
+            "last_restart": self.last_restart,
+        }
 
 
 def consumes(waiting: int, tasks: list, slots: int, ended: int, before: list | None) -> tuple[bool, list | None]:
@@ -196,6 +203,22 @@ def difference(dates: list, begun: float, ended: float) -> tuple | None:
     except (IndexError, ValueError):
         return None
     return (begun + ended) / 2 - theirs, 1 + (ended - begun) / 2
+
+
+def ask_haproxy(path: str) -> tuple[bool | None, str]:
+    """By its own socket: over HTTP one could not tell it from a webserver that hangs, and the kernel connects to any of them."""
+    text = b""
+    try:
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.settimeout(ANSWER_SECONDS)
+            opened.connect(path)
+            opened.sendall(b"show info\n")
+            text = opened.recv(4096)
+    except FileNotFoundError as error:
+        return None, f"{path}: {error.strerror}"
+    except OSError as error:
+        return False, f"{path}: {error}"
+    return text.startswith(b"Name:"), f"{path}: no answer"
 
 
 class Redis:
@@ -403,15 +426,18 @@ class Run:
         self.before = before
         self.memory = before.get("memory", {})
         self.now = time.monotonic()
+        self.state: dict[str, dict] = {}
         self.components: dict[str, Component] = {}
         # What could be reached, with what to say of it; asked once, some only when it matters.
         self.reached: dict[str, tuple[bool, str]] = {}
         self.witnesses: dict[str, tuple] = {}
         self.waiting: dict[str, int] = {}
-        # Worker units that are to end, with when that was asked for and since when no task of them runs; and those that come
-        # back when their host is well.
+        # Worker units that are to end, with when that was asked for and since when no task of them runs; and the services that
+        # are still to come back since their host is well.
         self.ending: dict[str, list] = dict(self.memory.get("ending", {}))
         self.stopped: list[str] = list(self.memory.get("stopped", []))
+        # How many times in a row no webserver could be reached, and what to say of it when that is too many.
+        self.webservers: dict = {"missed": 0, "why": "", **before.get("webservers", {})}
 
     def units(self, service: dict) -> list:
         if service["instance"]:
@@ -451,13 +477,20 @@ class Run:
             "components": {key: component.shown() for key, component in self.components.items()},
             "disk": disk,
             "clock": clock,
+            "webservers": self.webservers,
             "withdrawn": text_of(WITHDRAWN),
             "memory": {
-                "components": {key: component.memory() for key, component in self.components.items()},
+                # What does not run just now, or in both colours, is not forgotten: a storm of restarts would have no end.
+                "components": {**self.absent(), **{key: component.memory() for key, component in self.components.items()}},
                 "ending": self.ending,
                 "stopped": self.stopped,
             },
         }
+
+    def absent(self) -> dict:
+        keys = [service["service"].removeprefix("airflow-") for service in self.settings["services"]]
+        known = self.memory.get("components", {})
+        return {key: {**known[key], "progress": None} for key in keys if key in known}
 
     # Asking -----------------------------------------------------------------
 
@@ -468,9 +501,17 @@ class Run:
         questions = [threading.Thread(target=self.ask_by_http, args=(one,)) for one in asked if one.health["kind"] == "http"]
         if jobs:
             questions.append(threading.Thread(target=self.ask_for_jobs, args=(jobs,)))
+        questions += [
+            threading.Thread(target=self.ask_for_haproxy, args=(one,)) for one in asked if one.health["kind"] == "haproxy"
+        ]
+        absent = next((one for one in self.settings["services"] if one["instance"]), None) if os.path.exists(WITHDRAWN) else None
         if workers:
             questions.append(threading.Thread(target=self.ask_for_workers, args=(workers,)))
-            questions.append(threading.Thread(target=self.ask_for_webservers, args=(workers[0],)))
+            questions.append(threading.Thread(target=self.ask_for_webservers, args=(workers[0].health,)))
+        elif absent:
+            # Whoever has left must learn that it may come back.
+            questions.append(threading.Thread(target=self.ask_for_broker, args=(absent,)))
+            questions.append(threading.Thread(target=self.ask_for_webservers, args=(absent["health"],)))
         for question in questions:
             question.start()
         for question in questions:
@@ -506,8 +547,21 @@ class Run:
         for one in workers:
             one.ok, one.why = one.name in heard, f"it sends no heartbeat, {ANSWER_SECONDS} s long"
 
-    def ask_for_webservers(self, one: Asked) -> None:
-        ok, detail, clock = ask_http(one.health["webserver"])
+    def ask_for_haproxy(self, one: Asked) -> None:
+        one.ok, one.why = ask_haproxy(one.health["socket"])
+
+    def ask_for_broker(self, service: dict) -> None:
+        try:
+            redis = Redis(read_environment(f"{service['config']}/environment"))
+            self.witnesses["redis"] = redis.clock()
+            redis.close()
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            self.reached["broker"] = False, f"Redis does not answer ({error})"
+            return
+        self.reached["broker"] = True, ""
+
+    def ask_for_webservers(self, health: dict) -> None:
+        ok, detail, clock = ask_http(health["webserver"])
         self.reached["webservers"] = bool(ok), f"no webserver answers ({detail})"
         if ok and clock:
             self.witnesses["webserver"] = clock
@@ -546,7 +600,9 @@ class Run:
             one.why = f"it starts none of the {waiting} messages in its queues, with {len(tasks)} of {slots} slots in use"
         else:
             component.progress = None
-        if one.ok:
+        if one.ok and "webserver" in one.health and not self.reached["webservers"][0]:
+            component.dependency_away(self.reached["webservers"][1], self.now)
+        elif one.ok:
             component.found_healthy()
         elif one.ok is None:
             component.not_judged(one.why, healthy=False)
@@ -655,9 +711,10 @@ class Run:
         """Keep workers away from their queues while what they run would fail; state of the disk and of the clock."""
         if not any(service["instance"] for service in self.settings["services"]):
             return {}, {}
-        was = bool(text_of(WITHDRAWN))
+        was = os.path.exists(WITHDRAWN)
         disk, clock = self.disk(was), self.clock()
-        reasons = [one["why"] for one in (disk, clock) if one["why"]]
+        self.count_webservers(workers)
+        reasons = [one["why"] for one in (disk, clock, self.webservers) if one["why"]]
         try:
             if reasons:
                 self.withdraw(workers, "; ".join(reasons), was)
@@ -696,6 +753,20 @@ class Run:
         why = f"the clock is {abs(offset or 0):.1f} s {ahead} Redis' and the webserver's" if off else ""
         return {"offset": offset, "why": why, "offsets": shown}
 
+    def count_webservers(self, workers: list) -> None:
+        """Without one, each task that is taken fails after a minute, and the queue is eaten up: it waits better.
+
+        One time more than it takes until an HAProxy that hangs is restarted. While Redis is away too nothing can be taken.
+        """
+        ok, why = self.reached.get("webservers", (None, ""))
+        if ok:
+            self.webservers = {"missed": 0, "why": ""}
+        elif ok is False and self.reached.get("broker", (False, ""))[0]:
+            missed = int(self.webservers["missed"]) + 1
+            # After a boot everything is awaited for as long.
+            ready = bool(self.webservers["why"]) or any(age(one.properties) >= self.settings["start_seconds"] for one in workers)
+            self.webservers = {"missed": missed, "why": why if ready and missed > self.settings["strikes"] else ""}
+
     def withdraw(self, workers: list, why: str, was: bool) -> None:
         serving = [one.unit for one in workers]
         if was and not serving:
@@ -705,29 +776,34 @@ class Run:
             write(WITHDRAWN, f"{why}\n", 0o644)
             if serving:
                 systemctl("stop", "--no-block", *serving)
-                self.stopped += [unit for unit in serving if unit not in self.stopped]
         say(f"No worker takes tasks here any more: {why}. Running tasks go on; {', '.join(serving) or 'none'} stopped")
 
     def come_back(self) -> None:
+        services = {service["service"]: service for service in self.settings["services"] if service["instance"]}
         with Alone():
+            # Looking took its time.
+            self.state.update(show([unit for service in services.values() for unit in self.units(service)]))
             if os.path.exists(WITHDRAWN):
                 os.unlink(WITHDRAWN)
-                say(f"The disk and the clock are well again: workers take tasks ({', '.join(self.stopped) or 'none'} to start)")
-            for unit in list(self.stopped):
-                state = self.state.get(unit, {}).get("ActiveState")
-                service = next((one for one in self.settings["services"] if unit in self.units(one)), None)
-                if (
-                    service is None
-                    or os.path.exists(DRAINED)
-                    or any(self.state[each]["ActiveState"] == "active" for each in self.units(service))
-                ):
-                    self.stopped.remove(unit)
-                elif state in ("inactive", "failed"):
-                    systemctl("start", "--no-block", unit)
-                    self.stopped.remove(unit)
-                # It still finishes its tasks.
-                elif state == "deactivating" and self.may_overlap() and self.swap(service, unit, self.other(unit)):
-                    self.stopped.remove(unit)
+                # All, not only those stopped here: whoever put a drained host back meanwhile could start none.
+                self.stopped = list(services)
+                say(f"Nothing keeps the workers from their tasks any more: {', '.join(self.stopped)} to start, unless drained")
+            for name in list(self.stopped):
+                if name not in services or os.path.exists(DRAINED) or self.serves_again(services[name]):
+                    self.stopped.remove(name)
+
+    def serves_again(self, service: dict) -> bool:
+        """Whether nothing is left to do; False while its enabled colour still finishes its tasks and the other cannot start."""
+        states = {unit: self.state.get(unit, {}) for unit in self.units(service)}
+        if any(properties.get("ActiveState") in ("active", "activating", "reloading") for properties in states.values()):
+            return True
+        unit = next((unit for unit, properties in states.items() if properties.get("UnitFileState") == "enabled"), "")
+        if not unit:
+            return True
+        if states[unit]["ActiveState"] in ("inactive", "failed"):
+            systemctl("start", "--no-block", unit)
+            return True
+        return self.may_overlap() and self.swap(service, unit, self.other(unit))
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -I
 # Copyright (c) 2026 windfarm.airflow contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Local fact of Ansible: the workers of this host and their states, and whether the host is drained."""
+"""Local fact of Ansible: the workers of this host and their states, and whether the host is drained or out of the queues."""
 
 import glob
 import json
@@ -11,4 +11,5 @@ import subprocess
 units = sorted(os.path.basename(path) for path in glob.glob("/etc/systemd/system/airflow-worker@*.service"))
 command = ["systemctl", "show", "--property=ActiveState", "--value", *units]
 shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() if units else []
-print(json.dumps({"drained": os.path.exists("/etc/airflow/drained"), "units": dict(zip(units, shown))}))
+kept = {"drained": os.path.exists("/etc/airflow/drained"), "withdrawn": os.path.exists("/run/airflow/withdrawn")}
+print(json.dumps({**kept, "units": dict(zip(units, shown))}))

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,7 +42,7 @@ def test_the_configuration_knows_its_hash() -> None:
     text, value = ka.render(VALUES, ["10.0.0.6"])
     assert ka.hash_of(text) == value and text.startswith(ka.MARK)
     assert "        10.0.0.99/32\n" in text and "unicast_peer {\n        10.0.0.6\n    }" in text
-    assert "/dev/tcp/127.0.0.1/443" in text
+    assert "/dev/tcp/127.0.0.1/443" in text and f'script "{ka.PROBE}"' in text
     assert ka.render({**VALUES, "priority": 199}, ["10.0.0.6"])[1] != value
     assert ka.hash_of(None) == ka.hash_of("vrrp_instance x {}") == ""
 
@@ -47,6 +50,27 @@ def test_the_configuration_knows_its_hash() -> None:
 def test_six() -> None:
     text, _hash = ka.render({**VALUES, "address": "fd00::99", "source": "fd00::5"}, ["fd00::6"])
     assert "fd00::99/128" in text and "/dev/tcp/::1/443" in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [(b"Name: HAProxy\n", 0), (b"Oh\n", 1), (None, 1)], ids=["works", "something else", "hangs"]
+)
+def test_the_probe(answer: bytes | None, expected: int, tmp_path: Path) -> None:
+    admin, script = str(tmp_path / "admin"), tmp_path / "probe"
+    script.write_text(ka.SCRIPT.replace(ka.SOCKET, admin))
+    assert subprocess.run(["perl", script], check=False).returncode == 0, "somebody else's server has no such socket"
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(admin)
+        assert subprocess.run(["perl", script], check=False).returncode == 1
+        unix.listen()
+        with subprocess.Popen(["perl", script]) as done:
+            link, _peer = unix.accept()
+            assert link.recv(100) == b"show info\n"
+            if answer:
+                link.sendall(answer)
+            # A signal ends it where nobody answers.
+            assert min(1, abs(done.wait(timeout=10))) == expected
+            link.close()
 
 
 def test_one_kind_of_address() -> None:
