@@ -182,6 +182,12 @@ def no_flower_but_misspelt(components: dict[str, Any]) -> None:
     components["airflow_flowers"] = components.pop("airflow_flower")
 
 
+def own_database(copy: Copy) -> None:
+    copy.hosts(lambda groups: groups.pop("postgresql"))
+    copy.set(airflow_database_host="192.0.2.99")
+    copy.secret("airflow_database_password", "Kx9-qq17")
+
+
 def two_worker_sets(copy: Copy) -> None:
     sets = {
         f"airflow_worker_{name}": {"hosts": {copy.worker: None}, "vars": {"airflow_worker_queues": [name]}}
@@ -236,6 +242,11 @@ CASES: dict[str, tuple[Any, ...]] = {
     "placeholder secret": (
         lambda copy: copy.secret("airflow_database_password", "changeme-changeme-changeme"),
         f"airflow_database_password — is a placeholder — {GOOD_SECRET}",
+    ),
+    "short password of a server that exists already": (
+        own_database,
+        "airflow_database_password — is 8 characters long, at least 16 are needed — "
+        "give its account a better one on the server that you run, and write that here",
     ),
     "short secret": (
         lambda copy: copy.secret("airflow_broker_password", "Kx9-qq17"),
@@ -453,11 +464,13 @@ CASES |= {
     # Types
     "boolean in quotes": (
         setting("airflow_firewall", "false"),
-        "airflow_firewall — is a text ('false'), not a boolean — write true or false without quotes; with -e write it as JSON",
+        "airflow_firewall — is a text ('false'), not a boolean — "
+        "write true or false without quotes (in an INI file True or False); with -e write it as JSON",
     ),
     "boolean in INI": (
         worker_in_ini,
-        "airflow_tls — is a text ('false'), not a boolean — write true or false without quotes; with -e write it as JSON",
+        "airflow_tls — is a text ('false'), not a boolean — "
+        "write true or false without quotes (in an INI file True or False); with -e write it as JSON",
     ),
     "boolean as number": (
         setting("postgresql_hold", 1),
@@ -677,6 +690,10 @@ CASES |= {
         "group airflow_triggerer — is not a child of group airflow — list it under `airflow: children:`",
     ),
     "group with a dash": (
+        lambda copy: copy.components(lambda groups: groups.update({"airflow-triggerer": groups.pop("airflow_triggerer")})),
+        "group airflow-triggerer — is not a group of this collection — did you mean airflow_triggerer?",
+    ),
+    "group that lacks a letter": (
         lambda copy: copy.components(lambda groups: groups.update({"airflow_dag_procesor": groups.pop("airflow_dag_processor")})),
         "group airflow_dag_procesor — is not a group of this collection — did you mean airflow_dag_processor?",
     ),
