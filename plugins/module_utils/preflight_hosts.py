@@ -149,7 +149,7 @@ def check_names(case: Case) -> list[Problem]:
             )
         if loops:
             problems.append(
-                Problem(f"host {listed(owners)}", f"has the address {name}, which is {listed(loops)} itself there", cure)
+                Problem(f"host {listed(owners)}", f"has the address {name}, which on {listed(loops)} means the host itself", cure)
             )
     return problems
 

@@ -18,6 +18,8 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_lock impo
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "roles/airflow/files/locks"
+DEFAULTS = yaml.safe_load((ROOT / "roles/airflow/defaults/main.yml").read_text())
+VERSION = DEFAULTS["airflow_version"]
 # The cures, to the letter.
 MAKE_SECRETS = "run the playbook windfarm.airflow.secrets (playbooks/secrets.yml) with this inventory"
 GOOD_SECRET = f"remove it and {MAKE_SECRETS}, which makes a good one"
@@ -398,7 +400,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     ),
     "packages that nobody resolved": (
         lambda copy: copy.set(airflow_requirements=["tabulate-nobody-locked"]),
-        "airflow_requirements — not resolved yet, {folder}/locks/airflow-3.3.2-py3.11.txt is missing — "
+        f"airflow_requirements — not resolved yet, {{folder}}/locks/airflow-{VERSION}-py3.11.txt is missing — "
         "run the playbook windfarm.airflow.lock (playbooks/lock.yml) with this inventory",
     ),
 }
@@ -712,7 +714,7 @@ CASES |= {
     # What must be alike, and what must fit
     "two versions": (
         lambda copy: copy.of("worker1", airflow_version="3.2.2"),
-        f"airflow_version — differs between hosts (3.2.2, 3.3.2) — {ONCE}",
+        f"airflow_version — differs between hosts (3.2.2, {VERSION}) — {ONCE}",
     ),
     "two DAG folders": (
         lambda copy: copy.of("worker1", airflow_dags_folder="/srv/dags"),

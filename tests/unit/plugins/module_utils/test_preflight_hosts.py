@@ -245,7 +245,7 @@ def test_names() -> None:
     found_lines = [str(problem) for problem in problems(Case(inventory, plan(hosts, GROUPS), known))[0]]
     assert [line.split(" — ")[1] for line in found_lines] == [
         "has the address db1.example.org, which worker1 cannot resolve",
-        "has the address db1.example.org, which is worker2 itself there",
+        "has the address db1.example.org, which on worker2 means the host itself",
     ]
 
 
