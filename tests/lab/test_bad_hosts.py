@@ -186,7 +186,12 @@ def test_a_name_that_nobody_knows(pair: Pair) -> None:
 
 
 def test_a_new_worker_without_the_host_that_admits_it(pair: Pair) -> None:
-    pair.refused(f"host {SECOND} — is new, and --limit leaves out {FIRST}", arguments=("--limit", SECOND))
+    """The servers themselves are asked."""
+    pair.refused(
+        f"host {SECOND} — is not admitted yet by {FIRST} (PostgreSQL: Connection refused; Redis: Connection refused), "
+        f"which --limit leaves out — run again with --limit '{SECOND},{FIRST}'",
+        arguments=("--limit", SECOND),
+    )
 
 
 def test_one_machine_under_two_names(pair: Pair) -> None:
