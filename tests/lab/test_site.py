@@ -72,7 +72,7 @@ def test_preflight_is_quick(inventory: Inventory) -> None:
         spent.append((marks[1] - marks[0], time.monotonic() - marks[1]))
     load = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     of_inventory, of_hosts = (min(part) for part in zip(*spent))
-    print(f"\npreflight of four hosts: inventory {of_inventory:.1f} s, hosts {of_hosts:.1f} s, {load:.1f} times too many processes")
+    print(f"\npreflight: inventory {of_inventory:.1f} s, hosts {of_hosts:.1f} s, load {load:.1f} times the processors")
     assert of_inventory <= 4 * load and of_hosts <= 6 * load
 
 
