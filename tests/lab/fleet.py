@@ -76,18 +76,14 @@ class Fleet(Cluster):
     @contextlib.contextmanager
     def away(self, host: str) -> Iterator[None]:
         """Nobody reaches the host by SSH; what runs on it goes on."""
-        self.run(
-            host,
-            "nft",
-            "-f",
-            "-",
-            stdin="table inet away { chain input { type filter hook input priority -5; tcp dport 22 reject with tcp reset; }; }",
-        )
+        # From inside: by SSH the answer to this very command would be lost.
+        inside = [str(LAB / "podman"), "exec", f"windfarm-{host}", "nft"]
+        rules = "table inet away { chain input { type filter hook input priority -5; tcp dport 22 reject with tcp reset; }; }"
+        subprocess.run([*inside, rules], check=True)
         try:
             yield
         finally:
-            podman = str(LAB / "podman")
-            subprocess.run([podman, "exec", f"windfarm-{host}", "nft", "delete", "table", "inet", "away"], check=True)
+            subprocess.run([*inside, "delete", "table", "inet", "away"], check=True)
 
     def serving(self, host: str) -> list[str]:
         """Units of workers that take tasks."""

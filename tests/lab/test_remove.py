@@ -124,7 +124,6 @@ def test_three_become_one_while_tasks_run(three: Fleet) -> None:
             run = fleet.must(REMOVE, worker=gone, airflow_drain_timeout=300)
             print(f"removal of {len(gone)} under load: {time.monotonic() - begun:.0f} s")
             assert "running task" in run.said and "life_cycle.slow" in run.said
-            fleet.keep(fleet.everyone[0])
         fleet.end_well(runs, 120)
         report = ledger.settle(900)
     print(f"\n{report.table()}\n{report.remarks()}")
@@ -133,6 +132,7 @@ def test_three_become_one_while_tasks_run(three: Fleet) -> None:
     for host in gone:
         clean(fleet, host)
         assert admitted(fleet, host) == ""
+    fleet.keep(fleet.everyone[0])
     fleet.unchanged(after_one(fleet))
 
 
@@ -163,8 +163,8 @@ def test_a_removed_host_does_not_come_back_by_accident(three: Fleet) -> None:
 def test_killed_at_any_point_it_goes_on(three: Fleet) -> None:
     host = three.everyone[-1]
     three.whole()
-    runs = three.slow(1, 6)
-    three.end_well(runs, 90)
+    runs = [three.airflow().trigger("life_cycle", {"seconds": 1}) for _ in range(6)]
+    three.end_well(runs, 120)
     for text, delay in (
         ("Take no new tasks", 2),
         ("Keep the logs", 0.3),
