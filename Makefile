@@ -21,7 +21,7 @@ CLUSTER := scenario-site scenario-security scenario-single
 PARTS := test-fast sanity importer scenario-postgresql scenario-redis scenario-upgrade
 # In `make test` without their long tests, and roles alone on the newest Debian only; here whole.
 LONG_PARTS := scenario-site scenario-single scenario-upgrade scenario-scale scenario-workers scenario-content scenario-postgresql \
-  scenario-redis scenario-haproxy scenario-firewall second-day pipeline
+  scenario-redis scenario-haproxy scenario-firewall second-day pipeline site
 
 .PHONY: help
 help: ## Show this list

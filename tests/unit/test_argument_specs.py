@@ -50,7 +50,7 @@ def test_specified_defaults_are_the_defaults(role: Path) -> None:
 
 def test_specified_defaults_have_the_specified_type(role: Path) -> None:
     """A sentence as the default of a boolean, and antsibull-docs takes nothing of the role; a list may be told in words."""
-    types = {"bool": bool, "int": int, "float": (int, float), "dict": dict}
+    types: dict[str, Any] = {"bool": bool, "int": int, "float": (int, float), "dict": dict}
     wrong = [
         name
         for name, option in options(role).items()

@@ -133,7 +133,7 @@ def test_servers_that_exist_already() -> None:
         ("airflow_broker_password", "redis", {"airflow_broker_url": "redis://r:6379/0"}),
     ],
 )
-def test_passwords_of_servers_that_exist_already(name: str, group: str, variable: dict[str, str]) -> None:
+def test_passwords_of_servers_that_exist_already(name: str, group: str, variable: dict[str, Any]) -> None:
     """A password that secrets.yml makes would be refused by the server."""
     (line,) = lines({group: []}, **{**variable, name: "Short-1"})
     assert line.endswith("needed — give its account a better one on the server that you run, and write that here")
