@@ -21,7 +21,7 @@ CLUSTER := scenario-site scenario-security scenario-single
 PARTS := test-fast sanity importer scenario-postgresql scenario-redis scenario-upgrade
 # In `make test` without their long tests, and roles alone on the newest Debian only; here whole.
 LONG_PARTS := scenario-site scenario-single scenario-upgrade scenario-scale scenario-workers scenario-content scenario-postgresql \
-  scenario-redis scenario-haproxy scenario-firewall second-day pipeline
+  scenario-redis scenario-haproxy scenario-firewall second-day pipeline site
 
 .PHONY: help
 help: ## Show this list
@@ -92,8 +92,12 @@ test-fast: setup ## The gate without hosts: lint, types, unit tests
 	  'pytest tests/unit' \
 	  'pytest tests/lab/test_bad_input.py'
 
+# The newest ansible-core, where .venv has not got it already.
+.venv-next/ready: requirements.txt tests/requirements.txt tests/next_core.sh | .venv/ready
+	@tests/next_core.sh
+
 .PHONY: sanity
-sanity: setup ## ansible-test sanity and units, on every ansible-core that this machine's Pythons allow
+sanity: .venv-next/ready ## ansible-test sanity and units, on the oldest and the newest ansible-core, and the newest's ansible-lint (ONE_CORE=1: the oldest alone)
 	@tests/sanity.sh
 
 .PHONY: package
@@ -118,7 +122,7 @@ second-day: ## On one host: what the health timer mends, restarts, retention and
 	@LAB_SUBJECTS='health servers rotation ledger' $(MAKE) scenario-single
 
 .PHONY: test
-test: setup ## Everything, as CI does
+test: .venv-next/ready ## Everything, as CI does
 	@LAB_ONE_HOST=1 LAB_SHORT=1 .venv/bin/python tests/parts.py $(CLUSTER) -- $(PARTS)
 
 LONG ?= tests/long

@@ -322,6 +322,20 @@ def documents() -> dict[Path, str]:
     return {ROOT / name: content for name, content in found.items()}
 
 
+def coverage() -> str:
+    """How much of what users meet is documented: variables, modules, filters, playbooks."""
+    specs = [spec for role in roles() for spec in options(role).values()]
+    specs += [spec for one in playbooks().values() for spec in (one.get("options") or {}).values()]
+    found = {"variables": [bool(spec.get("description")) for spec in specs]}
+    for kind in ("modules", "filter"):
+        files = {path.stem for path in (ROOT / "plugins" / kind).glob("*.yml" if kind == "filter" else "*.py")}
+        written = plugins(kind)
+        found[kind.rstrip("s") + "s"] = [bool(written.get(name, {}).get("description")) for name in sorted(files)]
+    there = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
+    found["playbooks"] = [bool(playbooks().get(name, {}).get("short_description") and anchor(name)) for name in there]
+    return "documented: " + ", ".join(f"{sum(done)} of {len(done)} {name}" for name, done in found.items())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, fail where something differs")
@@ -340,6 +354,7 @@ def main() -> None:
         else:
             path.write_text(wanted, encoding="utf-8")
             print(f"wrote {name}")
+    print(coverage())
     if check and differing:
         sys.exit(f"{differing} files differ from their source: run `make docs`")
 

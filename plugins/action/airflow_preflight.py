@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.plugins.action import ActionBase
+from ansible.utils.vars import load_extra_vars
 from ansible_collections.windfarm.airflow.plugins.module_utils import (
     airflow_preflight,
     airflow_secrets,
@@ -92,21 +93,30 @@ class ActionModule(ActionBase):
         extra = self._extra_secrets(variables["hostvars"], problems)
         names = (*airflow_preflight.VARIABLES, *airflow_secrets.SECRETS, *extra)
         ours = {host for group in airflow_preflight.GROUPS for host in variables["groups"].get(group, ())}
-        known = variable_rules.known_variables(COLLECTION)
+        # What only a playbook knows by a common word, such as `servers`, is the user's own where the inventory has it.
+        said = load_extra_vars(self._loader)
+        known = {
+            name: spec
+            for name, spec in variable_rules.known_variables(COLLECTION).items()
+            if name.startswith(variable_rules.PREFIXES) or name in said
+        }
         defined: dict[str, list[str]] = {}
         overlay = self._overlay(secrets_file, variables, extra)
         hosts: dict[str, dict[str, Any]] = {}
         broken: dict[tuple[str, str], list[str]] = {}
         for host in variables["hostvars"]:
+            if host not in ours:
+                # Whatever their variables are, they are not this cluster's.
+                hosts[host] = {}
+                continue
 
             def note(name: str, exc: Exception, host: str = host) -> None:
                 broken.setdefault((name, " ".join(str(exc).split())), []).append(host)
 
-            if host in ours:
-                given = variables["hostvars"].raw_get(host)
-                defined[host] = [name for name in given if name in known or name.startswith(variable_rules.PREFIXES)]
+            given = variables["hostvars"].raw_get(host)
+            defined[host] = [name for name in given if name in known or name.startswith(variable_rules.PREFIXES)]
             content = airflow_preflight.CONTENT if host in list(variables["groups"].get("airflow_scheduler", []))[:1] else ()
-            wanted = dict.fromkeys((*names, *content, *(known if host in ours else ())))
+            wanted = dict.fromkeys((*names, *content, *known))
             hosts[host] = {**role.read(host, wanted, note), **overlay, airflow_secrets.EXTRA: extra}
         problems += [
             Problem(

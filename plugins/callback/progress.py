@@ -174,7 +174,7 @@ class CallbackModule(Default):
         summaries = [stats.summarize(host) for host in stats.processed]
         failed = any(one["failures"] or one["unreachable"] for one in summaries)
         super().v2_playbook_on_stats(stats)
-        self._say(self._progress.closing(failed))
+        self._say(self._progress.closing(failed, check=bool(context.CLIARGS.get("check"))))
         words = words_of(self._variables)
         steps = next_steps(self._playbook, failed, bool(context.CLIARGS.get("check")), words)
         self._say(["", *steps] if steps else [])

@@ -176,6 +176,12 @@ def check_any_host(inventory: Inventory) -> list[Problem]:
     return [Problem("inventory", "no host is in a group of this collection", f"put hosts into the groups {', '.join(GROUPS)}")]
 
 
+def _elsewhere(inventory: Inventory, group: str) -> bool:
+    """Whether the user runs this server, so that the group stays empty."""
+    variables = [EXTERNAL.get(group, ""), *(["airflow_broker_url"] if group == "redis" else [])]
+    return not inventory.members(group) and any(any(inventory.values(name).values()) for name in variables)
+
+
 def check_required_groups(inventory: Inventory) -> list[Problem]:
     if not inventory.has_airflow():
         return []
@@ -184,9 +190,7 @@ def check_required_groups(inventory: Inventory) -> list[Problem]:
     misspelt = {_near(group, GROUPS) for group in inventory.groups if group not in GROUPS and inventory.members(group)}
     for group in (*EXTERNAL, *COMPONENTS):
         variable = EXTERNAL.get(group)
-        if inventory.members(group) or group in misspelt or (variable and any(inventory.values(variable).values())):
-            continue
-        if group == "redis" and any(inventory.values("airflow_broker_url").values()):
+        if inventory.members(group) or group in misspelt or _elsewhere(inventory, group):
             continue
         cure = f"put a host into it, or set {variable} to a server that you run" if variable else "put a host into it"
         problems.append(Problem(f"group {group}", "has no host", cure))
@@ -201,10 +205,11 @@ def check_group_names(inventory: Inventory) -> list[Problem]:
             continue
         members = set(inventory.members(group))
         near = _near(group, GROUPS)
-        # Sub-groups of airflow_worker make worker sets and may have any name. A name that merely resembles one of ours
-        # is the user's own business where our group has hosts.
-        ours = group.startswith("airflow") and not (members and members <= workers)
-        meant = near is not None and bool(members) and not inventory.members(near)
+        # Sub-groups of airflow_worker make worker sets and may have any name, also while they are empty. A name that merely
+        # resembles one of ours is the user's own business where our group has hosts or needs none.
+        is_set = group in inventory.worker_sets or (members and members <= workers)
+        ours = group.startswith("airflow") and not is_set
+        meant = near is not None and bool(members) and not inventory.members(near) and not _elsewhere(inventory, near)
         if ours or meant:
             cure = f"did you mean {near}?" if near else f"known are {', '.join(GROUPS)} and sub-groups of airflow_worker"
             problems.append(Problem(f"group {group}", "is not a group of this collection", cure))
@@ -364,12 +369,22 @@ def _is_fernet(key: str) -> bool:
         return False
 
 
+# Whose account it is.
+_ACCOUNTS = {
+    "airflow_database_password": "postgresql",
+    "airflow_results_database_password": "postgresql",
+    "airflow_broker_password": "redis",
+}
+
+
 def check_secret_values(inventory: Inventory) -> list[Problem]:
     problems = []
     for name in needed_secrets(inventory):
         found = {secret_problem(name, value) for value in inventory.values(name).values() if not is_empty(value)}
-        for what in sorted(filter(None, found)):
-            problems.append(Problem(name, what, f"remove it and {SECRETS_PLAYBOOK}, which makes a good one"))
+        cure = f"remove it and {SECRETS_PLAYBOOK}, which makes a good one"
+        if _elsewhere(inventory, _ACCOUNTS.get(name, "")):
+            cure = "give its account a better one on the server that you run, and write that here"
+        problems += [Problem(name, what, cure) for what in sorted(filter(None, found))]
     return problems
 
 

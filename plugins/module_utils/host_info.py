@@ -57,6 +57,9 @@ def system() -> dict[str, Any]:
         # Only the unified hierarchy has it at its root, and of the hybrid one systemd uses the first version.
         "cgroup": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         "hostname": socket.gethostname(),
+        # Clones may share the first, hosts in containers of one machine the second.
+        "machine_id": read("/etc/machine-id").strip(),
+        "boot_id": read("/proc/sys/kernel/random/boot_id").strip(),
         "root": os.geteuid() == 0,
     }
 

@@ -83,6 +83,24 @@ def folders(inventory: Inventory, host: str) -> list[str]:
 # One host after the other
 
 
+def check_machines(case: Case) -> list[Problem]:
+    """Two names of one machine, by two of its addresses, which the inventory alone does not show."""
+    machines: dict[tuple[str, ...], list[str]] = {}
+    for host, facts in case.facts.items():
+        marks = tuple(str(facts.get(name) or "") for name in ("machine_id", "boot_id", "hostname"))
+        if all(marks):
+            machines.setdefault(marks, []).append(host)
+    return [
+        Problem(
+            f"hosts {listed(hosts)}",
+            f"are one machine, {hostname}",
+            "use one inventory name per machine; it may be in any number of groups",
+        )
+        for (_machine, _boot, hostname), hosts in machines.items()
+        if len(hosts) > 1
+    ]
+
+
 def check_cgroup(case: Case) -> list[Problem]:
     return [
         Problem(
@@ -131,7 +149,7 @@ def check_names(case: Case) -> list[Problem]:
             )
         if loops:
             problems.append(
-                Problem(f"host {listed(owners)}", f"has the address {name}, which is {listed(loops)} itself there", cure)
+                Problem(f"host {listed(owners)}", f"has the address {name}, which on {listed(loops)} means the host itself", cure)
             )
     return problems
 
@@ -382,6 +400,7 @@ def check_limit(case: Case) -> list[Problem]:
 
 RULES: tuple[Callable[[Case], list[Problem]], ...] = (
     check_root,
+    check_machines,
     check_cgroup,
     check_interpreter,
     check_names,

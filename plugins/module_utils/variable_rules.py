@@ -166,7 +166,7 @@ def type_problem(value: object, spec: Spec) -> Wrong | None:
     if isinstance(value, str) and spec.get("converted") and _converts(value, wanted):
         return None
     if isinstance(value, str) and wanted == "bool" and value.strip().lower() in _TRUE_FALSE:
-        return Wrong(what, "write true or false without quotes; with -e write it as JSON")
+        return Wrong(what, "write true or false without quotes (in an INI file True or False); with -e write it as JSON")
     if isinstance(value, str) and wanted in ("int", "float") and _converts(value, wanted):
         return Wrong(what, "write it without quotes; with -e write it as JSON, in a template add `| int`")
     if wanted in ("str", "path") and isinstance(value, int) and not isinstance(value, bool) and not secret:

@@ -59,8 +59,8 @@ EXAMPLES = r"""
 RETURN = r"""
 host:
   description:
-    - C(distribution), C(distribution_major_version), C(architecture), C(service_mgr), C(python_version), C(cgroup), C(hostname)
-      and C(root), whether it was asked as root.
+    - C(distribution), C(distribution_major_version), C(architecture), C(service_mgr), C(python_version), C(cgroup),
+      C(hostname), C(machine_id), C(boot_id) and C(root), whether it was asked as root.
     - C(interpreter), the version of O(python); C(memory_mb), C(swap_mb), C(processors), C(open_files).
     - C(disks), by path; C(ports), a list of who listens; C(names), the addresses of each.
     - C(servers), running PostgreSQL, Redis and Airflow; C(clusters), C(redis) and C(units), what of these is on the disk.

@@ -73,17 +73,18 @@ class Progress:
         head = f"              {word}  {host}{f' ({item})' if item else ''}: {first}"
         return self._said([*self.heading(), head, *(f"                {line}" for line in rest)])
 
-    def closing(self, failed: bool) -> list[str]:
-        """What changed and how long it took; who is in order, the recap says."""
+    def closing(self, failed: bool, check: bool = False) -> list[str]:
+        """What changed, or would have, and how long it took; who is in order, the recap says."""
         now = self._clock()
         ends = [phase.start for phase in self._phases[1:]] + [now]
         spent = [(end - phase.start, phase.name) for phase, end in zip(self._phases, ends)]
         slow = [f"  {seconds:7.1f} s  {name}" for seconds, name in spent if seconds >= QUICK]
         lines = ["", "Time", *slow, f"  {now - self._start:7.1f} s  in all"]
         if self.changed:
-            lines += ["", "What changed", *(f"  {name}: {_hosts(list(hosts))}" for name, hosts in self.changed.items())]
+            title = "What would change" if check else "What changed"
+            lines += ["", title, *(f"  {name}: {_hosts(list(hosts))}" for name, hosts in self.changed.items())]
         elif not failed:
-            lines += ["", "Nothing has changed."]
+            lines += ["", "Nothing would change." if check else "Nothing has changed."]
         return lines
 
 

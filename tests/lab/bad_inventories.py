@@ -18,6 +18,8 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.airflow_lock impo
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "roles/airflow/files/locks"
+DEFAULTS = yaml.safe_load((ROOT / "roles/airflow/defaults/main.yml").read_text())
+VERSION = DEFAULTS["airflow_version"]
 # The cures, to the letter.
 MAKE_SECRETS = "run the playbook windfarm.airflow.secrets (playbooks/secrets.yml) with this inventory"
 GOOD_SECRET = f"remove it and {MAKE_SECRETS}, which makes a good one"
@@ -182,6 +184,12 @@ def no_flower_but_misspelt(components: dict[str, Any]) -> None:
     components["airflow_flowers"] = components.pop("airflow_flower")
 
 
+def own_database(copy: Copy) -> None:
+    copy.hosts(lambda groups: groups.pop("postgresql"))
+    copy.set(airflow_database_host="192.0.2.99")
+    copy.secret("airflow_database_password", "Kx9-qq17")
+
+
 def two_worker_sets(copy: Copy) -> None:
     sets = {
         f"airflow_worker_{name}": {"hosts": {copy.worker: None}, "vars": {"airflow_worker_queues": [name]}}
@@ -236,6 +244,11 @@ CASES: dict[str, tuple[Any, ...]] = {
     "placeholder secret": (
         lambda copy: copy.secret("airflow_database_password", "changeme-changeme-changeme"),
         f"airflow_database_password — is a placeholder — {GOOD_SECRET}",
+    ),
+    "short password of a server that exists already": (
+        own_database,
+        "airflow_database_password — is 8 characters long, at least 16 are needed — "
+        "give its account a better one on the server that you run, and write that here",
     ),
     "short secret": (
         lambda copy: copy.secret("airflow_broker_password", "Kx9-qq17"),
@@ -387,7 +400,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     ),
     "packages that nobody resolved": (
         lambda copy: copy.set(airflow_requirements=["tabulate-nobody-locked"]),
-        "airflow_requirements — not resolved yet, {folder}/locks/airflow-3.3.2-py3.11.txt is missing — "
+        f"airflow_requirements — not resolved yet, {{folder}}/locks/airflow-{VERSION}-py3.11.txt is missing — "
         "run the playbook windfarm.airflow.lock (playbooks/lock.yml) with this inventory",
     ),
 }
@@ -453,11 +466,13 @@ CASES |= {
     # Types
     "boolean in quotes": (
         setting("airflow_firewall", "false"),
-        "airflow_firewall — is a text ('false'), not a boolean — write true or false without quotes; with -e write it as JSON",
+        "airflow_firewall — is a text ('false'), not a boolean — "
+        "write true or false without quotes (in an INI file True or False); with -e write it as JSON",
     ),
     "boolean in INI": (
         worker_in_ini,
-        "airflow_tls — is a text ('false'), not a boolean — write true or false without quotes; with -e write it as JSON",
+        "airflow_tls — is a text ('false'), not a boolean — "
+        "write true or false without quotes (in an INI file True or False); with -e write it as JSON",
     ),
     "boolean as number": (
         setting("postgresql_hold", 1),
@@ -677,6 +692,10 @@ CASES |= {
         "group airflow_triggerer — is not a child of group airflow — list it under `airflow: children:`",
     ),
     "group with a dash": (
+        lambda copy: copy.components(lambda groups: groups.update({"airflow-triggerer": groups.pop("airflow_triggerer")})),
+        "group airflow-triggerer — is not a group of this collection — did you mean airflow_triggerer?",
+    ),
+    "group that lacks a letter": (
         lambda copy: copy.components(lambda groups: groups.update({"airflow_dag_procesor": groups.pop("airflow_dag_processor")})),
         "group airflow_dag_procesor — is not a group of this collection — did you mean airflow_dag_processor?",
     ),
@@ -699,7 +718,7 @@ CASES |= {
     # What must be alike, and what must fit
     "two versions": (
         lambda copy: copy.of("worker1", airflow_version="3.2.2"),
-        f"airflow_version — differs between hosts (3.2.2, 3.3.2) — {ONCE}",
+        f"airflow_version — differs between hosts (3.2.2, {VERSION}) — {ONCE}",
     ),
     "two DAG folders": (
         lambda copy: copy.of("worker1", airflow_dags_folder="/srv/dags"),

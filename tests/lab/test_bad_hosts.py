@@ -186,7 +186,20 @@ def test_a_name_that_nobody_knows(pair: Pair) -> None:
 
 
 def test_a_new_worker_without_the_host_that_admits_it(pair: Pair) -> None:
-    pair.refused(f"host {SECOND} — is new, and --limit leaves out {FIRST}", arguments=("--limit", SECOND))
+    """The servers themselves are asked."""
+    pair.refused(
+        f"host {SECOND} — is not admitted yet by {FIRST} (PostgreSQL: Connection refused; Redis: Connection refused), "
+        f"which --limit leaves out — run again with --limit '{SECOND},{FIRST}'",
+        arguments=("--limit", SECOND),
+    )
+
+
+def test_one_machine_under_two_names(pair: Pair) -> None:
+    """By another port and another address, so that the inventory does not show it."""
+    second = {"ansible_host": ADDRESSES[FIRST], "ansible_port": 2222, "airflow_address": ADDRESSES[SECOND]}
+    start = "mkdir -p /run/sshd && /usr/sbin/sshd -p 2222 -o PidFile=/run/second-sshd.pid"
+    with pair.while_running(FIRST, start, "kill $(cat /run/second-sshd.pid)"), pair.vars_of(SECOND, **second):
+        pair.refused(f"hosts {FIRST}, {SECOND} — are one machine, {FIRST} — use one inventory name per machine")
 
 
 def test_a_user_who_may_not_become_root(pair: Pair) -> None:

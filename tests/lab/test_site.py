@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import sys
 import time
@@ -49,6 +50,30 @@ class Observed:
 
     def last(self, task: str) -> dict[str, str]:
         return self.rows[task][-1]
+
+
+def test_preflight_is_quick(inventory: Inventory) -> None:
+    """On the lab of four at most 4 s for the inventory, Ansible's own start included, and 6 s for the hosts: the best of three
+    runs, and as many times longer as more processes want the processors than there are."""
+    if len(inventory.plan["addresses"]) != 4:
+        pytest.skip("the promise is about four hosts")
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    command = [program, "-i", str(Path(inventory.path).resolve()), "playbooks/preflight.yml"]
+    spent = []
+    for _run in range(3):
+        marks = [time.monotonic()]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            said = []
+            for line in process.stdout or ():
+                said.append(line)
+                if line.startswith("PLAY [Check the hosts]"):
+                    marks.append(time.monotonic())
+        assert process.returncode == 0 and len(marks) == 2, "".join(said)
+        spent.append((marks[1] - marks[0], time.monotonic() - marks[1]))
+    load = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    of_inventory, of_hosts = (min(part) for part in zip(*spent))
+    print(f"\npreflight: inventory {of_inventory:.1f} s, hosts {of_hosts:.1f} s, load {load:.1f} times the processors")
+    assert of_inventory <= 4 * load and of_hosts <= 6 * load
 
 
 def watch(inventory: Inventory, airflow: Airflow, dag_id: str, run_id: str) -> Observed:

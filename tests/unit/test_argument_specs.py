@@ -48,6 +48,17 @@ def test_specified_defaults_are_the_defaults(role: Path) -> None:
     assert literal == {name: specified[name] for name in literal}
 
 
+def test_specified_defaults_have_the_specified_type(role: Path) -> None:
+    """A sentence as the default of a boolean, and antsibull-docs takes nothing of the role; a list may be told in words."""
+    types: dict[str, Any] = {"bool": bool, "int": int, "float": (int, float), "dict": dict}
+    wrong = [
+        name
+        for name, option in options(role).items()
+        if option.get("default") is not None and not isinstance(option["default"], types.get(option["type"], object))
+    ]
+    assert wrong == []
+
+
 def test_options_are_described(role: Path) -> None:
     poor = [name for name, option in options(role).items() if not option.get("description") or not option.get("type")]
     assert poor == []

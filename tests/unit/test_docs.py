@@ -7,6 +7,7 @@ them; or in a block marked `console`, then they are examples.
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -33,21 +34,25 @@ TOOLS = (
 )
 # What an indented command is, and where something runs it: the file, and a text in it.
 PROVEN = {
-    r"make [a-z-]+( [A-Z]+=\S+)*": ("Makefile", ".PHONY"),
-    r"apt-get install --yes git python3-venv": ("tests/long/test_inventories.py", "def test_inventories_single_as_it_is"),
-    r"git clone … windfarm-airflow && cd windfarm-airflow": (
-        "tests/long/test_inventories.py",
-        "def test_inventories_single_as_it_is",
-    ),
+    r"apt-get install --yes git python3-venv": ("tests/long/test_inventories.py", "apt-get install -y -qq python3-venv"),
+    # What a clone has, unpacked on a host that has nothing else.
+    r"git clone … windfarm-airflow && cd windfarm-airflow": ("tests/long/test_inventories.py", '["git", "ls-files",'),
     r"python3 -m venv \.venv && \.venv/bin/pip install -r requirements\.txt": (
         "tests/long/test_inventories.py",
-        "requirements.txt",
+        "python3 -m venv .venv && {pip} .venv/bin/pip install -q -r requirements.txt",
     ),
-    r"cp -r inventories/(cluster|single) inventories/production": ("tests/long/test_inventories.py", "inventories"),
+    r"cp -r inventories/(cluster|single) inventories/production": (
+        "tests/lab/test_bad_input.py",
+        'shutil.copytree(ROOT / "inventories" / name, folder)',
+    ),
     r"pip download --require-hashes .*": ("tests/long/test_release.py", "Fetched by the command in the documentation"),
     r"python tests/lab/secret_scan\.py .*": ("tests/lab/test_security.py", "secret_scan"),
     r"python tools/listings\.py": ("Makefile", "tools/listings.py"),
 }
+# Targets that no part of a test runs: the first is run below, the second would take the hosts of the tests beside it.
+OTHER_TARGETS = ("help", "clean")
+# What tests run a playbook by, besides its path or its name in the collection.
+RUNNERS = r"\b(?:playbook|play|must|refused)\(\s*"
 # Names of your own, in examples.
 YOURS = ("airflow_before_", "airflow_restoring", "airflow_results_restoring", "airflow_unwanted", "airflow_2")
 PLACEHOLDERS = ("NAME", "NAME.", "test_x.")
@@ -85,6 +90,38 @@ def collection() -> str:
 @cache
 def variables() -> frozenset[str]:
     return frozenset(re.findall(rf"\b(?:{PREFIXES})_[a-z0-9_]+\b", collection()))
+
+
+@cache
+def targets_that_run() -> frozenset[str]:
+    """What CI and the long proofs run, with all that these targets are made of."""
+    text = re.sub(r"\\\n", " ", (ROOT / "Makefile").read_text())
+    found = {"test"} if "make test" in (ROOT / ".ci/run").read_text() else set()
+    for name in ("CLUSTER", "PARTS", "LONG_PARTS"):
+        found |= set(" ".join(re.findall(rf"^{name} := (.*)$", text, re.M)).split())
+    while True:
+        needed = {
+            word
+            for target, needs in re.findall(r"^([\w./%-]+):([^=#\n]*)", text, re.M)
+            if target in found
+            for word in needs.split()
+            if re.fullmatch(r"[\w./-]+", word)
+        }
+        if needed <= found:
+            return frozenset(found)
+        found |= needed
+
+
+@cache
+def playbooks_that_run() -> frozenset[str]:
+    places = [*ROOT.glob("tests/**/*.py"), *ROOT.glob("tests/*.sh"), *ROOT.glob("molecule/*/*.yml"), ROOT / "Makefile"]
+    text = "\n".join(path.read_text() for path in places if "unit" not in path.parts)
+    found = re.findall(rf"playbooks/([a-z_]+)\.yml|windfarm\.airflow\.([a-z_]+)\b|{RUNNERS}[\"']([a-z_]+)[\"']", text)
+    names = {name for names in found for name in names if name}
+    # f"playbooks/{name}.yml" for each of these.
+    for listed in re.findall(r"f\"playbooks/\{name\}\.yml\" for name in \(([^)]*)\)", text):
+        names |= set(re.findall(r"\"([a-z_]+)\"", listed))
+    return frozenset(names)
 
 
 @cache
@@ -138,21 +175,26 @@ def test_indented_commands_are_run_by_something(page: Path) -> None:
     for number, words in commands(page):
         found = re.match(r"ansible-playbook -i inventories/\w+ playbooks/([a-z_]+)\.yml\b", words)
         if found:
-            name = found[1]
-            places = [
-                *ROOT.glob("tests/**/*.py"),
-                *ROOT.glob("molecule/*/*.yml"),
-                *ROOT.glob("molecule/*.yml"),
-                ROOT / "Makefile",
-            ]
-            run = rf"playbooks/{name}\.yml|windfarm\.airflow\.{name}\b|[\"']{name}[\"']"
-            proven = any(re.search(run, path.read_text()) for path in places if path != Path(__file__))
+            proven = found[1] in playbooks_that_run()
+        elif words.startswith("make "):
+            proven = set(re.sub(r" [A-Z]+=\S+", "", words).split()[1:]) <= targets_that_run() | set(OTHER_TARGETS)
         else:
             proven = any(re.fullmatch(pattern, words) for pattern in PROVEN)
         # A command that goes on in the next line is looked at as far as it is shown.
         if not proven and not any(re.match(pattern.removesuffix(".*"), words) for pattern in PROVEN if pattern.endswith(".*")):
             unproven.append(f"{number}: {words}")
     assert unproven == []
+
+
+def test_commands_do_not_stand_in_the_text(page: Path) -> None:
+    """Where nobody would look whether they are run."""
+    begins = r"\s*(\.venv/|(ansible-playbook|python3 -m|pip install|cp -r|git clone|apt-get) )"
+    assert [f"{number}: {line}" for number, line, kind in numbered(page) if kind == "text" and re.match(begins, line)] == []
+
+
+def test_make_help_lists_the_targets() -> None:
+    done = subprocess.run(["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True)
+    assert {"demo", "test", "test-fast", "clean"} <= {line.split()[0] for line in done.stdout.splitlines() if line}
 
 
 @pytest.mark.parametrize("pattern", PROVEN)
@@ -174,6 +216,14 @@ def test_nothing_is_found_where_there_is_nothing(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# A b\n    make nothing\n\n```console\nmake this\n```\n`airflow_no_such_thing` [x](#a-c)\n")
     assert list(commands(page)) == [(2, "make nothing")] and anchors(page) == {"a-b"}
+    with pytest.raises(AssertionError):
+        test_indented_commands_are_run_by_something(page)
+    page.write_text("    ansible-playbook -i inventories/x playbooks/no_such.yml\n")
+    with pytest.raises(AssertionError):
+        test_indented_commands_are_run_by_something(page)
+    page.write_text("Text\n.venv/bin/ansible-playbook x\n")
+    with pytest.raises(AssertionError):
+        test_commands_do_not_stand_in_the_text(page)
     assert "airflow_no_such_thing" not in variables() and "airflow_dags_source" in variables()
     assert sum(len(list(commands(path))) for path in PAGES) > 25
     assert yaml.safe_load((ROOT / "galaxy.yml").read_text())["name"] == "airflow"

@@ -48,6 +48,13 @@ def test_every_variable_is_documented() -> None:
     assert lacking == []
 
 
+def test_the_figures_of_coverage() -> None:
+    """As `tools/docs.py --check` prints them."""
+    found = re.findall(r"(\d+) of (\d+) (\w+)", docs.coverage())
+    assert [name for _done, _all, name in found] == ["variables", "modules", "filters", "playbooks"]
+    assert all(done == everything and int(done) > 10 for done, everything, _name in found), docs.coverage()
+
+
 def test_every_playbook_is_documented() -> None:
     there = {path.stem for path in (ROOT / "playbooks").glob("*.yml")}
     assert set(docs.playbooks()) == there

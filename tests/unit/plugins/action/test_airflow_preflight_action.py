@@ -104,6 +104,19 @@ airflow_worker:
     assert told(folder / "copy") == ""
 
 
+def test_what_is_the_users_own(folder: pathlib.Path, controller: Any, write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words that only a playbook's -e gives a meaning, hosts of other things, a worker set that waits for hosts."""
+    others = "shop: {hosts: {shop1: {airflow_base_url: '{{ nowhere }}', airflow_tls: 'no'}}}\n"
+    others += "airflow_worker: {children: {airflow_worker_gpu: {hosts: {}}}}\n"
+    own = "airflow_secrets_file: s.yml\nservers: [a, b]\nworker: 7\nundo: maybe\nrotate: '{{ nowhere }}'\n"
+    write(folder, {"more.yml": others, "group_vars/all.yml": own})
+    found = controller([str(folder / "hosts.yml"), str(folder / "more.yml")])
+    found.run(airflow_secrets.ActionModule)
+    assert found.run(airflow_preflight.ActionModule, {"check": "inventory"})["question"]
+    monkeypatch.setattr(airflow_preflight, "load_extra_vars", lambda _loader: {"rotate": "x"})
+    assert found.run(airflow_preflight.ActionModule, {"check": "inventory"})["failed"]
+
+
 def test_hosts(folder: pathlib.Path, controller: Any, capsys: pytest.CaptureFixture[str]) -> None:
     found = controller([str(folder / "hosts.yml")])
     everyone = ["db1", "control1", "worker1", "worker2"]

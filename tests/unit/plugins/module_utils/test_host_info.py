@@ -17,6 +17,7 @@ from ansible_collections.windfarm.airflow.plugins.module_utils import host_info
 def test_this_machine() -> None:
     found = {**host_info.system(), **host_info.memory()}
     assert found["distribution"] == "Debian" or not pathlib.Path("/etc/debian_version").exists()
+    assert len(found["boot_id"]) == 36
     assert found["memory_mb"] > 100 and found["processors"] >= 1 and found["open_files"] > 100
     limits = "Max processes  1 2 x\nMax open files     1024   20000   files\n"
     assert host_info.open_files(limits) == 20000

@@ -113,6 +113,17 @@ def test_everything_on_one_host_needs_two_processors() -> None:
     assert told == []
 
 
+def test_one_machine_by_two_addresses() -> None:
+    marks = {"machine_id": "6f1c", "boot_id": "0a", "hostname": "big1"}
+    (line,) = lines(worker1=marks, worker2=marks, db1={**marks, "hostname": "db1"})
+    assert line == (
+        "hosts worker1, worker2 — are one machine, big1 — use one inventory name per machine; it may be in any number of groups"
+    )
+    # A clone has been booted for itself; who tells nothing is not judged.
+    assert lines(worker1=marks, worker2={**marks, "boot_id": "0b"}) == []
+    assert lines(worker1={**marks, "machine_id": ""}, worker2={**marks, "machine_id": ""}) == []
+
+
 def test_small_differences_of_clocks_are_allowed() -> None:
     assert lines(worker1={"time": 1002.9}) == []
     # A slow answer: the host may have read its clock at any time of it.
@@ -234,7 +245,7 @@ def test_names() -> None:
     found_lines = [str(problem) for problem in problems(Case(inventory, plan(hosts, GROUPS), known))[0]]
     assert [line.split(" — ")[1] for line in found_lines] == [
         "has the address db1.example.org, which worker1 cannot resolve",
-        "has the address db1.example.org, which is worker2 itself there",
+        "has the address db1.example.org, which on worker2 means the host itself",
     ]
 
 

@@ -118,6 +118,35 @@ def test_own_passwords_are_secrets_like_ours() -> None:
 
 def test_servers_that_exist_already() -> None:
     assert lines({"postgresql": [], "redis": []}, airflow_database_host="db.example.org", airflow_broker_host="r") == []
+    # So a group of the user's own may resemble the empty one.
+    assert lines({"postgresql": None, "postgres": ["db1"]}, airflow_database_host="db.example.org") == []
+    (line,) = lines({"redis": None, "reddis": ["db1"]}, airflow_database_host="db.example.org")
+    assert line == "group reddis — is not a group of this collection — did you mean redis?"
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "variable"),
+    [
+        ("airflow_database_password", "postgresql", {"airflow_database_host": "db.example.org"}),
+        ("airflow_results_database_password", "postgresql", {"airflow_database_host": "db.example.org"}),
+        ("airflow_broker_password", "redis", {"airflow_broker_host": "r"}),
+        ("airflow_broker_password", "redis", {"airflow_broker_url": "redis://r:6379/0"}),
+    ],
+)
+def test_passwords_of_servers_that_exist_already(name: str, group: str, variable: dict[str, Any]) -> None:
+    """A password that secrets.yml makes would be refused by the server."""
+    (line,) = lines({group: []}, **{**variable, name: "Short-1"})
+    assert line.endswith("needed — give its account a better one on the server that you run, and write that here")
+    (line,) = lines({group: []}, **{**variable, "airflow_admin_password": "Short-1"})
+    assert line.endswith("which makes a good one")
+
+
+def test_a_worker_set_may_be_empty() -> None:
+    inventory = sound()
+    groups = {**inventory.groups, "airflow_worker_gpu": []}
+    sets = {"airflow_worker_gpu": {"hosts": [], "above": ["airflow_worker", "airflow", "all"], "serves": {}}}
+    assert inventory_problems(inventory._replace(groups=groups, worker_sets=sets)) == []
+    assert len(inventory_problems(inventory._replace(groups=groups))) == 1
 
 
 @pytest.mark.parametrize(

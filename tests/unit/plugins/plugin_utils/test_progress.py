@@ -43,6 +43,7 @@ def test_a_task_is_named_when_there_is_something_to_say_or_after_a_silence() -> 
     assert progress.change("a", {"changes": ["write x"]}) == ["              changed  a", "                         write x"]
     assert progress.task("Next") == []
     assert progress.closing(False)[-3:] == ["What changed", "  Quick: a, b", "  Slow: a"]
+    assert progress.closing(False, check=True)[-3] == "What would change"
 
 
 def test_many_hosts_are_counted() -> None:
