@@ -70,7 +70,9 @@ def kind_of(value: object) -> str:
     if value is None:
         return "empty"
     names = {str: "a text", bool: "a boolean", int: "a number", float: "a number", Mapping: "a dictionary", list: "a list"}
-    return next((word for kind, word in names.items() if isinstance(value, kind)), f"a {type(value).__name__}")
+    # Ansible's own types are made from these: what has been written as a date is a `_AnsibleTaggedDate`.
+    plain = next(kind for kind in type(value).__mro__ if kind.__module__ in ("builtins", "datetime"))
+    return next((word for kind, word in names.items() if isinstance(value, kind)), f"a {plain.__name__}")
 
 
 def not_json(value: object, path: str = "") -> str:

@@ -120,6 +120,15 @@ def test_each_mistake_is_one_line_with_its_place(kind: str, value: Any, line: st
     assert lines(**{kind: value}) == [line]
 
 
+def test_ansibles_own_types_have_plain_names() -> None:
+    class Tagged(datetime.date):
+        pass
+
+    assert lines(variables=[{"key": "v", "value": {"since": Tagged(2026, 1, 2)}}]) == [
+        f"airflow_variables[0] v — cannot be stored: value.since is a date, {NOT_JSON}"
+    ]
+
+
 def test_what_is_sound_is_not_told_of() -> None:
     assert lines() == []
     assert lines(
