@@ -36,7 +36,7 @@ def run(
     asked: dict[str, Any] = {}
 
     def script(release: str, _user: str, _environment: Any, _script: Any, question: dict[str, Any]) -> dict[str, Any]:
-        asked.update(question, release=release)
+        asked.update(question, release=release, starts=asked.get("starts", 0) + 1)
         return answer or {"changes": [], "warnings": []}
 
     monkeypatch.setattr(airflow_content, "Database", Database)
@@ -72,7 +72,8 @@ def test_changes_and_their_diff(monkeypatch: Any) -> None:
         ("pools", "", 'p:\n  slots: 3\n  description: "ü"\n'),
         ("variables", "v:\n  value: (hidden)\n", ""),
     ]
-    assert result["warned"] == ["look out"]
+    # However many kinds there are.
+    assert result["warned"] == ["look out"] and result["asked"]["starts"] == 1
     assert result["asked"]["purge"] == ["pools"] and result["asked"]["protected"] == ["admin"]
 
 
