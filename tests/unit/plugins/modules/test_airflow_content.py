@@ -104,7 +104,7 @@ def test_check_mode_where_nothing_is_installed(monkeypatch: Any) -> None:
 
 def test_check_mode_before_a_new_release_is_there(monkeypatch: Any) -> None:
     declared: dict[str, Any] = {"pools": [{"name": "p", "slots": 1}], "release": "/new"}
-    answer = {"changes": [], "warnings": []}
+    answer: dict[str, Any] = {"changes": [], "warnings": []}
     result = run(monkeypatch, answer, prepared=("/old",), _ansible_check_mode=True, **declared)
     assert not result["changed"] and result["asked"]["release"] == "/old"
     # Whatever schema the database has: it is only read.
