@@ -251,6 +251,6 @@ class ActionModule(ActionBase):
             return self._refuse([Problem("--limit", what, "run it without --limit")], {})
         problems = worker_hosts.removal_problems(wanted, arguments["lost"], plan["members"], facts, groups.get("haproxy", []))
         workers = plan["workers"]
-        # Whoever stays but is drained or away takes no task of theirs.
-        able = [host for host in workers if host in wanted or (host in facts and not worker_hosts.is_drained(facts[host]))]
+        # Whoever stays but takes no tasks takes none of theirs either.
+        able = [host for host in workers if host in wanted or (host in facts and worker_hosts.serves(facts[host]))]
         return self._refuse(problems, {"workers": {host: workers[host] for host in able}})

@@ -186,6 +186,9 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]], remov
     # Any Airflow host can answer for cluster-wide variables; the first keeps the answer the same in every play.
     spokesmen = sorted(groups.get("airflow", [])) or everyone
     common: Mapping[str, Any] = hostvars[spokesmen[0]] if spokesmen else {}
+    # A file that airflow_secrets_file names is read for the hosts of the run only: with --limit another one has to answer.
+    read = (hostvars[host] for host in [*spokesmen, *everyone] if hostvars[host].get("airflow_database_password"))
+    secrets: Mapping[str, Any] = next(read, common)
 
     def server(name: str, given: str) -> str:
         explicit = _get(common, given)
@@ -201,14 +204,14 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]], remov
         "host": database_host,
         "port": database_port,
         "name": _get(common, "airflow_database_name"),
-        **login(common, "airflow_database")._asdict(),
+        **login(secrets, "airflow_database")._asdict(),
         "owner": f"{_get(common, 'airflow_database_user')}_owner",
     }
     results: dict[str, Any] = {
         "host": database_host,
         "port": database_port,
         "name": _get(common, "airflow_results_database_name"),
-        **login(common, "airflow_results_database")._asdict(),
+        **login(secrets, "airflow_results_database")._asdict(),
         "owner": f"{_get(common, 'airflow_results_database_user')}_owner",
     }
 

@@ -80,6 +80,11 @@ def check_names_of_hosts(inventory: Inventory) -> list[Problem]:
     for names in seen.values():
         if len(names) > 1:
             problems.append(Problem(f"hosts {listed(names)}", "differ in capitals only", "give them names that differ otherwise"))
+    problems += [
+        Problem(f"host {host}", "has the name of a group, which Ansible takes instead", "rename the host or the group")
+        for host in inventory.members("airflow_worker")
+        if host in inventory.groups
+    ]
     if len(ours) > 1:
         problems += [
             Problem(

@@ -83,6 +83,21 @@ def mark(hosts: Sequence[str], when: str, check: bool) -> tuple[list[str], dict[
     return [f"note that {host} was removed" for host in new], removed
 
 
+def forget(staying: Sequence[str], check: bool) -> tuple[list[str], dict[str, str]]:
+    """Remember of the removed hosts only these. A host that runs no component has nobody else who writes the file anew."""
+    fact = read_fact()
+    known: Mapping[str, str] = fact.pop("removed", None) or {}
+    gone = [host for host in known if host not in staying]
+    removed = {host: when for host, when in known.items() if host in staying}
+    if gone and not check:
+        kept = {**fact, **({"removed": removed} if removed else {})}
+        if kept:
+            write(FACT, json.dumps(kept, sort_keys=True), {"mode": "0644"})
+        else:
+            os.unlink(FACT)
+    return [f"forget that {host} was removed" for host in gone], removed
+
+
 # The host -------------------------------------------------------------------
 
 
@@ -97,7 +112,8 @@ class Cleaning:
         self.notes: list[str] = []
 
     def clean(self) -> None:
-        if busy := drain.busy(drain.look()):
+        # In check mode nobody has drained it.
+        if not self.check and (busy := drain.busy(drain.look())):
             raise RemovalError(f"{', '.join(busy)} has not ended; drain the host first, with playbooks/drain.yml")
         self.units()
         self.haproxy()

@@ -601,6 +601,10 @@ class Host:
         self.apply_enablement()
         if state and not self.check:
             systemctl("daemon-reload")
+            # A component that was cut off, or still starting, ends with an error: what is gone must not be told of as failed.
+            failed = [unit for unit, found in show(list(state)).items() if found["ActiveState"] == "failed"]
+            if failed:
+                systemctl("reset-failed", *failed)
 
     def remove_unit(
         self,

@@ -51,8 +51,8 @@ def working(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def serves(facts: Mapping[str, Any]) -> bool:
-    """Whether a worker of the host takes tasks."""
-    return any(state != "deactivating" for state in working(facts).values())
+    """Whether a worker of the host takes tasks; one that was never deployed, is stopped, drained or withdrawn does not."""
+    return not is_drained(facts) and any(state != "deactivating" for state in working(facts).values())
 
 
 def is_drained(facts: Mapping[str, Any]) -> bool:
@@ -135,9 +135,12 @@ def name_problems(given: Any, groups: Mapping[str, Sequence[str]], playbook: str
         return [Problem("worker", "is not given", f"run playbooks/{playbook} with -e worker=NAME[,NAME]; {known}")]
     problems = []
     for name in wanted:
-        if name in workers:
+        if name in workers and name not in groups:
             continue
-        if name in groups.get("all", []):
+        if name in workers:
+            # Of the two Ansible takes the group, and every host of it.
+            what, cure = "is a host and a group", f"rename one of them; as a group it has {_few(groups[name])}"
+        elif name in groups.get("all", []):
             what, cure = f"is in the inventory, but not in {WORKERS}", known
         elif name in groups:
             what, cure = "is a group", f"name each of its hosts: {_few(groups[name])}"
@@ -190,8 +193,10 @@ def removal_problems(
         cure = "put another host into the group and run playbooks/site.yml first"
         problems.append(Problem(f"host {_few(leaving)}", what, cure))
     elif leaving:
-        able = [host for host in staying if host in facts and not is_drained(facts[host])]
+        able = [host for host in staying if host in facts and serves(facts[host])]
         if not able:
-            what = f"would be the last that takes tasks: {_few(staying)} {'is' if len(staying) == 1 else 'are'} drained or away"
-            problems.append(Problem(f"host {_few(leaving)}", what, "put another one back to work first (drain.yml -e undo=true)"))
+            verb = "is" if len(staying) == 1 else "are"
+            what = f"would be the last that takes tasks: {_few(staying)} {verb} drained, stopped or away"
+            cure = "put another one to work first (drain.yml -e undo=true, or site.yml)"
+            problems.append(Problem(f"host {_few(leaving)}", what, cure))
     return problems

@@ -30,7 +30,8 @@ options:
     type: bool
     default: false
   warn:
-    description: Warn of each queue in RV(without_worker).
+    description:
+      - Warn of each queue in RV(without_worker). A database that cannot be asked is then a warning too, and nothing is found.
     type: bool
     default: false
   names:
@@ -154,6 +155,9 @@ def main() -> None:
     try:
         found = queues.read(queues.served(workers), parameters["release"], parameters["lengths"], parameters["names"])
     except (DatabaseError, OSError, KeyError, ValueError) as error:
+        if parameters["warn"]:
+            module.warn(f"whether workers take all queues that DAGs use could not be seen: {error}")
+            module.exit_json(changed=False, **nothing)
         module.fail_json(msg=str(error))
     without = queues.without_worker(found["queues"], workers) if workers else {}
     for name, why in without.items() if parameters["warn"] else []:

@@ -10,18 +10,25 @@ short_description: Takes a drained worker host out of a cluster
 version_added: 0.1.0
 description:
   - V(marked) notes on a host which hosts were removed, in the local fact C(windfarm_airflow).
-    M(windfarm.airflow.airflow_preflight) then refuses to deploy them again by accident. The next run of C(site.yml) that it lets
-    pass forgets it.
+    M(windfarm.airflow.airflow_preflight) then refuses to deploy them again by accident.
+  - V(forgotten) takes that back, but for those of O(hosts) that are not O(readmitted).
   - V(clean) takes everything of this collection off the host, that is units, users, settings, releases, logs, DAG files, and
     HAProxy's settings. Debian's packages stay, and so do files that others have put into folders of this collection.
 options:
   state:
     description: What is wanted of this host.
     type: str
-    choices: [marked, clean]
+    choices: [marked, forgotten, clean]
     required: true
   hosts:
-    description: Inventory names of the removed hosts, for O(state=marked).
+    description:
+      - Inventory names, with O(state=marked) of the removed hosts, with O(state=forgotten) of those whose note stays, such as all
+        that are still in the inventory.
+    type: list
+    elements: str
+    default: []
+  readmitted:
+    description: Inventory names of hosts that may come back, for O(state=forgotten).
     type: list
     elements: str
     default: []
@@ -71,7 +78,7 @@ notes:
   elements: str
 removed:
   description: All hosts that this host knows to be removed, and when that was.
-  returned: with O(state=marked)
+  returned: with O(state=marked) and O(state=forgotten)
   type: dict
 """
 
@@ -85,8 +92,9 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.services import S
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["marked", "clean"], "required": True},
+            "state": {"type": "str", "choices": ["marked", "forgotten", "clean"], "required": True},
             "hosts": {"type": "list", "elements": "str", "default": []},
+            "readmitted": {"type": "list", "elements": "str", "default": []},
             "releases_directory": {"type": "path", "default": "/opt/airflow/releases"},
             "dags_folder": {"type": "path", "default": "/srv/airflow/dags"},
             "plugins_folder": {"type": "path", "default": "/srv/airflow/plugins"},
@@ -109,6 +117,11 @@ def main() -> None:
         if parameters["state"] == "marked":
             when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
             cleaning.actions, removed = removal.mark(parameters["hosts"], when, module.check_mode)
+        elif parameters["state"] == "forgotten":
+            back = [name.strip() for name in parameters["readmitted"]]
+            cleaning.actions, removed = removal.forget(
+                [host for host in parameters["hosts"] if host not in back], module.check_mode
+            )
         else:
             cleaning.clean()
     except (removal.RemovalError, ServicesError, OSError) as error:

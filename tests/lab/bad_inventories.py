@@ -703,6 +703,10 @@ CASES |= {
         lambda copy: host_of(copy, "airflow_worker", Worker1={"ansible_host": "192.0.2.18"}),
         "hosts worker1, Worker1 — differ in capitals only — give them names that differ otherwise",
     ),
+    "a worker with the name of a group": (
+        lambda copy: copy.hosts(lambda groups: groups.update(worker2={"hosts": {copy.worker: None}})),
+        "host worker2 — has the name of a group, which Ansible takes instead — rename the host or the group",
+    ),
     "this machine among others": (
         lambda copy: host_of(copy, "airflow_worker", localhost={"ansible_host": "192.0.2.19"}),
         "host localhost — has a name that means another machine on each host — give it the name by which people know it",

@@ -142,9 +142,9 @@ def test_check_mode_predicts_a_change_and_hides_its_value(inventory: Inventory, 
 @pytest.mark.parametrize(
     ("task", "seconds"),
     [
-        ("Write users, folders, configuration and units", 0.2),
+        pytest.param("Write users, folders, configuration and units", 0.2, marks=pytest.mark.long),
         ("Run what belongs to this host", 0.5),
-        ("Run what belongs to this host", 6),
+        pytest.param("Run what belongs to this host", 6, marks=pytest.mark.long),
     ],
 )
 def test_a_killed_run_is_put_right_by_the_next(
@@ -237,6 +237,7 @@ def test_the_last_of_its_kind_stays(inventory: Inventory, other: Path, dags: dic
     site(inventory.path, **dags)
 
 
+@pytest.mark.long
 def test_a_worker_in_wait_mode_is_replaced_one_after_the_other(inventory: Inventory, dags: dict[str, str]) -> None:
     host = inventory.members["worker"][-1]
     before = started(inventory, host, inventory.worker_unit(host))

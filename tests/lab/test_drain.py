@@ -23,6 +23,7 @@ def restart_redis(fleet: Fleet) -> None:  # noqa: F811
     fleet.run(fleet.members["redis"][0], "systemctl", "restart", "redis-server")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("worker", "problem"),
     [
@@ -43,12 +44,16 @@ def test_only_exact_names(worker: str, problem: str, fleet: Fleet, host: str) ->
     assert fleet.serving(host)
 
 
+@pytest.mark.long
 def test_its_tasks_finish_and_no_new_ones_come(fleet: Fleet, host: str) -> None:  # noqa: F811
     runs = fleet.slow_on(host, 40)
     (first,) = (run for run, where in fleet.where(runs).items() if where == host)
     predicted = fleet.must(DRAIN, "--check", "--diff", worker=host)
     assert "finish its tasks and stop" in predicted.output and fleet.serving(host)
     run = fleet.must(DRAIN, worker=host, airflow_drain_timeout=90)
+    since = "select round(extract(epoch from now() - max(end_date))) from task_instance"
+    ((beyond,),) = fleet.sql(f"{since} where run_id = '{first}' and task_id = 'slow'")
+    print(f"drain of a host with a task: {run.seconds:.0f} s, of these {beyond} s after the end of the task")
     assert re.search(rf"{host}: \d running tasks?, waited for up to 90 s: ", run.said), run.said
     assert f"life_cycle.slow (run {first}, try 1)" in run.said
     assert not fleet.serving(host) and not fleet.waits(host)
@@ -57,6 +62,7 @@ def test_its_tasks_finish_and_no_new_ones_come(fleet: Fleet, host: str) -> None:
     fleet.unchanged(fleet.must(DRAIN, worker=host))
 
 
+@pytest.mark.long
 def test_every_run_respects_it_and_says_so(fleet: Fleet, host: str) -> None:  # noqa: F811
     fleet.must(DRAIN, worker=host)
     run = fleet.must(SITE)
@@ -67,6 +73,7 @@ def test_every_run_respects_it_and_says_so(fleet: Fleet, host: str) -> None:  # 
     assert "is drained" in status.said
 
 
+@pytest.mark.long
 def test_a_reboot_and_a_restart_of_redis_do_not_put_it_back(fleet: Fleet, host: str) -> None:  # noqa: F811
     fleet.must(DRAIN, worker=host)
     subprocess.run([str(LAB / "podman"), "restart", f"windfarm-{host}"], check=True, capture_output=True)
@@ -80,17 +87,25 @@ def test_a_reboot_and_a_restart_of_redis_do_not_put_it_back(fleet: Fleet, host: 
 def test_it_is_put_back_by_a_colour_that_outlives_redis(fleet: Fleet, host: str) -> None:  # noqa: F811
     """Not by add-queue, after which a worker forgets its queue at the next restart of Redis."""
     fleet.must(DRAIN, worker=host)
-    announced = fleet.must(DRAIN, "--check", "--diff", worker=host, undo=True)
-    assert f"+remove {DRAINED} +start airflow-worker@default-" in announced.said and not fleet.serving(host)
+    assert fleet.run(host, "test", "-e", DRAINED) == "" and not fleet.serving(host) and not fleet.waits(host)
     fleet.must(DRAIN, worker=host, undo=True)
     assert fleet.serving(host)
     wait("it waits for messages", 30, lambda: fleet.waits(host))
     restart_redis(fleet)
     wait("it waits for messages again", 60, lambda: fleet.waits(host))
+
+
+@pytest.mark.long
+def test_putting_back_is_announced_and_done_once(fleet: Fleet, host: str) -> None:  # noqa: F811
+    fleet.must(DRAIN, worker=host)
+    announced = fleet.must(DRAIN, "--check", "--diff", worker=host, undo=True)
+    assert f"+remove {DRAINED} +start airflow-worker@default-" in announced.said and not fleet.serving(host)
+    fleet.must(DRAIN, worker=host, undo=True)
     fleet.unchanged(fleet.must(DRAIN, worker=host, undo=True))
     fleet.unchanged(fleet.must(SITE))
 
 
+@pytest.mark.long
 def test_a_playbook_that_dies_while_it_waits_leaves_it_drained(fleet: Fleet, host: str) -> None:  # noqa: F811
     runs = fleet.slow_on(host, 40)
     fleet.dies(DRAIN, "Take no new tasks", 5, worker=host)
@@ -103,6 +118,7 @@ def test_a_playbook_that_dies_while_it_waits_leaves_it_drained(fleet: Fleet, hos
     wait("it waits for messages", 30, lambda: fleet.waits(host))
 
 
+@pytest.mark.long
 def test_out_of_time_it_works_again_and_nothing_is_killed(fleet: Fleet, host: str) -> None:  # noqa: F811
     runs = fleet.slow_on(host, 45)
     run = fleet.play(DRAIN, worker=host, airflow_drain_timeout=5)
@@ -114,6 +130,7 @@ def test_out_of_time_it_works_again_and_nothing_is_killed(fleet: Fleet, host: st
     fleet.unchanged(fleet.must(SITE))
 
 
+@pytest.mark.long
 def test_out_of_time_its_tasks_are_killed_where_that_is_asked_for(fleet: Fleet, host: str) -> None:  # noqa: F811
     runs = fleet.slow_on(host, 300)
     try:
@@ -126,6 +143,7 @@ def test_out_of_time_its_tasks_are_killed_where_that_is_asked_for(fleet: Fleet, 
         fleet.must(DRAIN, worker=host, undo=True)
 
 
+@pytest.mark.long
 def test_what_changed_meanwhile_keeps_it_from_work(fleet: Fleet, host: str) -> None:  # noqa: F811
     """Other DAG files than the others', a disk that takes no log, a webserver that reaches none: told, and nothing started."""
     fleet.must(DRAIN, worker=host)

@@ -14,7 +14,23 @@ from fleet import REMOVE, Fleet, fleet  # noqa: F401  (a fixture)
 from ledger import assert_clean
 from upgrading import SITE, Run
 
+# One join in short runs too, in test_remove.py: after a removal that it needs anyway.
+pytestmark = pytest.mark.long
 PROOF = ("Look what DAG files", "Ask the servers and the folders", "Read its log from", "Remove that log")
+
+CANARY = """
+from airflow.sdk import dag, task
+
+@dag(schedule=None, is_paused_upon_creation=False)
+def canary():
+    @task(queue="canary")
+    def sing():
+        pass
+
+    sing()
+
+canary()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +120,29 @@ def test_a_host_that_would_fail_tasks_takes_none(alone: Fleet) -> None:
         alone.run(host, "nft", "delete", "table", "inet", "cut")
     alone.must(SITE, "--limit", host)
     assert alone.serving(host)
+
+
+def test_a_trial_queue_before_its_own(alone: Fleet) -> None:
+    """A new worker gets a queue that only a trial DAG uses, and its own queues when the task has succeeded."""
+    host = alone.everyone[1]
+    alone.keep(*alone.everyone)
+    alone.must(REMOVE, worker=host)
+    path = alone.dags / "canary.py"
+    path.write_text(CANARY)
+    try:
+        with alone.variables(host, airflow_worker_queues=["canary"]):
+            alone.must(SITE, airflow_readmit=host)
+            airflow = alone.airflow()
+            wait("DAG canary is known", 60, lambda: airflow.dag("canary"))
+            run = airflow.trigger("canary")
+            assert airflow.wait_for_run("canary", run, 90) == "success"
+            (task,) = airflow.tasks("canary", run)
+            assert task["hostname"] == alone.inventory.plan["addresses"][host]
+    finally:
+        path.unlink()
+    alone.must(SITE)
+    runs = alone.slow_on(host, 5)
+    alone.end_well(runs, 90)
 
 
 def test_an_absent_worker_is_named_and_the_others_are_done(alone: Fleet) -> None:

@@ -45,6 +45,7 @@ def cut_off(inventory: Inventory, worker: str, verdict: str) -> Iterator[None]:
         inventory.run(worker, "nft", "delete", "table", "inet", "test")
 
 
+@pytest.mark.long
 def test_tasks_start_run_and_end_while_the_api_is_away(life_cycle: str, inventory: Inventory, airflow: Airflow) -> None:
     """On the first worker connections are refused, on the second they vanish."""
     workers = inventory.members["worker"]

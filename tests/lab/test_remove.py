@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import time
 
 import pytest
@@ -64,11 +66,28 @@ def clean(fleet: Fleet, host: str) -> None:  # noqa: F811
     assert said("systemctl is-system-running") == "running"
 
 
-def test_what_must_not_go(three: Fleet) -> None:
-    """Every refusal ends with an error, before anything is changed."""
-    fleet, (first, second, third) = three, three.everyone[:3]  # noqa: F811
+def test_the_last_that_takes_tasks_stays(three: Fleet) -> None:
+    """Every refusal ends with an error, before anything is changed. One of the others is drained, one is stopped."""
+    fleet, (first, second, *rest) = three, three.everyone  # noqa: F811
     everyone = ",".join(fleet.everyone)
     assert f"host {', '.join(fleet.everyone)} — are the last of airflow_worker" in fleet.refused(REMOVE, worker=everyone)
+    units = fleet.serving(second)
+    fleet.run(first, "touch", DRAINED)
+    fleet.run(second, "systemctl", "stop", *units)
+    try:
+        said = fleet.refused(REMOVE, worker=rest)
+        assert (
+            f"host {', '.join(rest)} — would be the last that takes tasks: {first}, {second} are drained, stopped or away" in said
+        )
+    finally:
+        fleet.run(first, "rm", DRAINED)
+        fleet.run(second, "systemctl", "start", *units)
+    assert all(fleet.serving(host) for host in fleet.everyone)
+
+
+@pytest.mark.long
+def test_what_must_not_go(three: Fleet) -> None:
+    fleet, third = three, three.everyone[2]  # noqa: F811
     assert "worker — is not given" in fleet.refused(REMOVE)
     assert "worker airflow_worker — is a group" in fleet.refused(REMOVE, worker="airflow_worker")
     assert "is a pattern" in fleet.refused(REMOVE, worker=f"{third[:-1]}?")
@@ -76,17 +95,33 @@ def test_what_must_not_go(three: Fleet) -> None:
     assert f"worker {database} — is in the inventory, but not in airflow_worker" in fleet.refused(REMOVE, worker=database)
     assert "--limit — leaves out" in fleet.refused(REMOVE, "--limit", third, worker=third)
     assert f"host {third} — answers, so it is not lost" in fleet.refused(REMOVE, worker=third, worker_lost=True)
-    fleet.run(first, "touch", DRAINED)
-    fleet.run(second, "touch", DRAINED)
-    try:
-        rest = [name for name in fleet.everyone if name not in (first, second)]
-        assert f"host {', '.join(rest)} — would be the last that takes tasks" in fleet.refused(REMOVE, worker=rest)
-    finally:
-        fleet.run(first, "rm", DRAINED)
-        fleet.run(second, "rm", DRAINED)
     assert all(fleet.serving(host) for host in fleet.everyone)
 
 
+@pytest.mark.long
+def test_it_is_announced_for_a_host_that_works(three: Fleet) -> None:
+    host = three.everyone[-1]
+    run = three.must(REMOVE, "--check", "--diff", worker=host)
+    assert f"note that {host} was removed" in run.said and "remove user airflow-worker" in run.said
+    assert three.complete()
+
+
+@pytest.mark.long
+def test_all_go_or_none(three: Fleet) -> None:
+    """Of two one has a task that takes too long: the other, which was drained in time, works again."""
+    runs = three.slow(60, 1)
+    (host,) = three.where(runs).values()
+    idle = next(name for name in three.everyone if name != host)
+    run = three.play(REMOVE, worker=[host, idle], airflow_drain_timeout=15)
+    assert run.rc != 0, run.output[-4000:]
+    assert f"host {host} — could not be drained, see above, so none of {host}, {idle} is removed" in run.said
+    for name in (host, idle):
+        assert three.serving(name) and three.run(name, "ls", DRAINED, check=False) == ""
+    three.end_well(runs, 120)
+    three.unchanged(three.must(SITE))
+
+
+@pytest.mark.long
 def test_a_host_that_does_more_than_work(three: Fleet) -> None:
     """The inventory makes a worker's host the database's, Redis' and the triggerer's."""
     host = three.everyone[-1]
@@ -98,6 +133,7 @@ def test_a_host_that_does_more_than_work(three: Fleet) -> None:
         assert f"host {host} — also runs a triggerer (group airflow_triggerer)" in three.refused(REMOVE, worker=host)
 
 
+@pytest.mark.long
 def test_the_last_worker_of_a_queue(three: Fleet) -> None:
     host = three.everyone[-1]
     path = three.dags / "solo.py"
@@ -108,24 +144,32 @@ def test_the_last_worker_of_a_queue(three: Fleet) -> None:
         with three.variables(host, airflow_worker_queues=["default", "solo"]):
             said = three.refused(REMOVE, worker=host)
             assert f"host {host} — is the last that takes the queue solo (DAG solo) — let another worker take it" in said
+            run = three.airflow().trigger("solo")
+            queued = f"select 1 from task_instance where run_id = '{run}' and state = 'queued'"
+            wait("its task waits for a worker", 60, lambda: three.sql(queued))
+            said = three.refused(REMOVE, worker=host)
+            assert f"host {host} — is the last that takes the queue solo (DAG solo, 1 waiting task)" in said
+            three.airflow().end("solo", run, "failed")
         assert three.serving(host)
     finally:
         path.unlink()
         three.must("playbooks/dags.yml")
+        # No worker has ever taken it.
+        three.inventory.redis("DEL", "solo")
 
 
-def test_three_become_one_while_tasks_run(three: Fleet) -> None:
-    """Under the ledger, with a long task on a host that goes, killed in the middle and run again."""
+def test_three_become_one_while_tasks_run(three: Fleet, request: pytest.FixtureRequest) -> None:
+    """Under the ledger, with a long task on a host that goes."""
     fleet, gone = three, three.everyone[1:]  # noqa: F811
+    seconds = 60 if request.config.getoption("markexpr") == "not long" else 180
     with fleet.ledger() as ledger:
         with ledger.load("three workers become one", long_seconds=60):
-            runs = fleet.slow_on(gone[0], 60)
+            runs = fleet.slow_on(gone[0], seconds)
             begun = time.monotonic()
-            run = fleet.must(REMOVE, worker=gone, airflow_drain_timeout=300)
-            print(f"removal of {len(gone)} under load: {time.monotonic() - begun:.0f} s")
+            run = fleet.must(REMOVE, worker=gone, airflow_drain_timeout=600)
+            print(f"removal of {len(gone)} under load, a task of {seconds} s on one: {time.monotonic() - begun:.0f} s")
             assert "running task" in run.said and "life_cycle.slow" in run.said
-            fleet.keep(fleet.everyone[0])
-        fleet.end_well(runs, 120)
+        fleet.end_well(runs, 60 + seconds)
         report = ledger.settle(900)
     print(f"\n{report.table()}\n{report.remarks()}")
     assert_clean(report)
@@ -133,13 +177,14 @@ def test_three_become_one_while_tasks_run(three: Fleet) -> None:
     for host in gone:
         clean(fleet, host)
         assert admitted(fleet, host) == ""
-    fleet.unchanged(after_one(fleet))
 
 
-def after_one(fleet: Fleet) -> object:  # noqa: F811
-    """The servers forget the removal with the next run, and from then on there is nothing to do."""
-    fleet.must(SITE)
-    return fleet.must(SITE)
+@pytest.mark.long
+def test_the_servers_forget_whom_the_inventory_has_forgotten(three: Fleet) -> None:
+    """With the next run, and from then on there is nothing to do."""
+    three.keep(three.everyone[0])
+    three.must(SITE)
+    three.unchanged(three.must(SITE))
 
 
 def logs_can_be_read(fleet: Fleet, runs: list[str]) -> None:  # noqa: F811
@@ -151,6 +196,7 @@ def logs_can_be_read(fleet: Fleet, runs: list[str]) -> None:  # noqa: F811
             assert said in airflow.log(task), f"{run} {task['task_id']} on {task['hostname']}: {airflow.log(task)}"
 
 
+@pytest.mark.long
 def test_a_removed_host_does_not_come_back_by_accident(three: Fleet) -> None:
     """Its inventory is the old one, as somebody else's may be."""
     host = three.everyone[-1]
@@ -160,11 +206,25 @@ def test_a_removed_host_does_not_come_back_by_accident(three: Fleet) -> None:
         assert f"host {host} — was removed" in said and f"-e airflow_readmit={host}" in said
 
 
+def test_they_come_back_and_nobody_else_is_visited(three: Fleet) -> None:
+    fleet, stays, new = three, three.everyone[0], three.everyone[1:]  # noqa: F811
+    servers = dict.fromkeys([*fleet.members["postgresql"], *fleet.members["redis"]])
+    fleet.keep(*fleet.everyone)
+    begun = time.monotonic()
+    run = fleet.must(SITE, "--limit", ",".join([*new, *servers]), airflow_readmit=",".join(new))
+    for host in new:
+        wait(f"{host} waits for messages", 60, functools.partial(fleet.waits, host))
+    print(f"from added to waiting for messages on each of {len(new)}: {time.monotonic() - begun:.0f} s")
+    assert not re.search(rf"^{stays} ", run.output, re.M), "another host was visited"
+    assert fleet.complete()
+
+
+@pytest.mark.long
 def test_killed_at_any_point_it_goes_on(three: Fleet) -> None:
     host = three.everyone[-1]
     three.whole()
-    runs = three.slow(1, 6)
-    three.end_well(runs, 90)
+    runs = [three.airflow().trigger("life_cycle", {"seconds": 1}) for _ in range(6)]
+    three.end_well(runs, 120)
     for text, delay in (
         ("Take no new tasks", 2),
         ("Keep the logs", 0.3),
@@ -180,6 +240,7 @@ def test_killed_at_any_point_it_goes_on(three: Fleet) -> None:
     three.unchanged(three.must(REMOVE, worker=host))
 
 
+@pytest.mark.long
 def test_a_host_that_is_gone_for_good(three: Fleet) -> None:
     host = three.everyone[-1]
     three.whole()
@@ -192,6 +253,7 @@ def test_a_host_that_is_gone_for_good(three: Fleet) -> None:
     assert three.serving(host) and admitted(three, host) == ""
 
 
+@pytest.mark.long
 def test_plain_site_does_not_cut_off_a_worker_that_runs(three: Fleet) -> None:
     """Moved to another group by the inventory alone, with a task on it."""
     host = three.everyone[-1]
@@ -210,6 +272,7 @@ def test_plain_site_does_not_cut_off_a_worker_that_runs(three: Fleet) -> None:
     three.end_well(runs, 90)
 
 
+@pytest.mark.long
 def test_without_a_worker_its_target_is_gone(three: Fleet) -> None:
     """A host that leaves the workers by the inventory keeps no unit that is nowhere on its disk."""
     host = three.everyone[-1]

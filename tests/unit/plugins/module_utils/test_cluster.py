@@ -49,6 +49,15 @@ def test_a_database_elsewhere() -> None:
     assert plan(hostvars, {**GROUPS, "postgresql": []})["database"]["host"] == "pg.example.com"
 
 
+def test_logins_are_those_of_a_host_that_has_read_the_secrets() -> None:
+    """With --limit the first host of all has not."""
+    read = {"airflow_database_password": "p", "airflow_database_login": "airflow_2", "airflow_database_previous_password": "q"}
+    for host in ("db1", "worker1"):
+        found = plan({**HOSTVARS, host: {**HOSTVARS[host], **read}}, GROUPS)["database"]
+        assert (found["user"], found["previous"]) == ("airflow_2", "airflow"), host
+    assert plan(HOSTVARS, GROUPS)["database"]["user"] == "airflow"
+
+
 def test_connections_of_the_smallest_cluster_exceed_debians_hundred() -> None:
     # 17 + 30 + 15 + 30 + 2 x 17 + 9 = 135, a fifth more is 162.
     assert connections(1, 1, 1, 1, [16]).max_connections == 200

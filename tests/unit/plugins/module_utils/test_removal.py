@@ -35,6 +35,33 @@ def test_a_host_without_the_fact_gets_one(fact: pathlib.Path) -> None:
     assert json.loads(fact.read_text()) == {"removed": {"worker3": "now"}}
 
 
+def test_removals_that_are_over_are_forgotten(fact: pathlib.Path) -> None:
+    fact.write_text('{"fingerprints": {"x": ["1"]}, "removed": {"worker3": "now", "worker4": "now"}}')
+    assert removal.forget(["worker4"], True)[0] == ["forget that worker3 was removed"] and "worker3" in fact.read_text()
+    assert removal.forget(["worker4"], False) == (["forget that worker3 was removed"], {"worker4": "now"})
+    assert removal.forget(["worker4"], False)[0] == []
+    assert removal.forget([], False)[0] == ["forget that worker4 was removed"]
+    # As the role writes it, which would be a change otherwise.
+    assert fact.read_text() == '{"fingerprints": {"x": ["1"]}}'
+
+
+def test_a_server_that_only_had_the_note_keeps_no_file(fact: pathlib.Path) -> None:
+    assert removal.forget([], False) == ([], {})
+    removal.mark(["worker3"], "now", False)
+    removal.forget([], False)
+    assert not fact.exists()
+
+
+def test_a_worker_that_runs_is_cleaned_only_on_paper(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removal.drain, "look", lambda: {"units": {}})
+    monkeypatch.setattr(removal.drain, "busy", lambda _seen: ["airflow-worker@default-a.service"])
+    for step in ("units", "haproxy", "folders", "accounts", "remove"):
+        monkeypatch.setattr(removal.Cleaning, step, lambda *_arguments: None)
+    cleaning(tmp_path, check=True).clean()
+    with pytest.raises(removal.RemovalError, match="has not ended; drain the host first"):
+        cleaning(tmp_path).clean()
+
+
 def cleaning(tmp_path: pathlib.Path, check: bool = False) -> removal.Cleaning:
     return removal.Cleaning(
         str(tmp_path / "opt/airflow/releases"),

@@ -60,8 +60,15 @@ def test_what_is_no_name_of_a_worker(given: str, problem: str) -> None:
     assert not worker_hosts.name_problems("worker1,worker3", GROUPS, "drain.yml")
 
 
+def test_a_host_with_the_name_of_a_group() -> None:
+    groups = {**GROUPS, "worker1": ["worker2", "worker3"]}
+    (found,) = worker_hosts.name_problems("worker1,worker2", groups, "drain.yml")
+    assert str(found) == "worker worker1 — is a host and a group — rename one of them; as a group it has worker2, worker3"
+
+
 def test_what_hosts_say() -> None:
-    assert worker_hosts.serves(facts()) and not worker_hosts.serves(facts("deactivating"))
+    assert worker_hosts.serves(facts()) and worker_hosts.serves(facts("activating"))
+    assert not any(map(worker_hosts.serves, (facts("deactivating"), facts("inactive"), facts(drained=True), {})))
     assert worker_hosts.working(facts("deactivating")) == {UNIT: "deactivating"} and worker_hosts.working(facts("failed")) == {}
     assert worker_hosts.drained_hosts({"worker1": facts(), "worker2": facts(drained=True)}) == ["worker2"]
     # A program that fails gives a text, a host without one nothing at all.
@@ -78,9 +85,17 @@ def test_removed_hosts_come_back_only_if_that_is_meant() -> None:
 
 
 def removal(
-    leaving: list[str], absent: tuple[str, ...] = (), lost: bool = False, drained: tuple[str, ...] = (), **groups: Any
+    leaving: list[str],
+    absent: tuple[str, ...] = (),
+    lost: bool = False,
+    drained: tuple[str, ...] = (),
+    stopped: tuple[str, ...] = (),
+    bare: tuple[str, ...] = (),
+    **groups: Any,
 ) -> str:
-    known = {host: facts(drained=host in drained) for host in GROUPS["all"] if host not in absent}
+    there = [host for host in GROUPS["all"] if host not in absent]
+    known = {host: facts("inactive" if host in stopped else "active", drained=host in drained) for host in there}
+    known |= {host: {"ansible_local": {}} for host in bare}
     return "\n".join(map(str, worker_hosts.removal_problems(leaving, leaving if lost else [], members(**groups), known)))
 
 
@@ -93,9 +108,12 @@ def test_who_may_be_removed() -> None:
         "host worker1, worker2, worker3 — are the last of airflow_worker"
     )
     assert removal(["worker1"], absent=("worker2",), drained=("worker3",)) == (
-        "host worker1 — would be the last that takes tasks: worker2, worker3 are drained or away — "
-        "put another one back to work first (drain.yml -e undo=true)"
+        "host worker1 — would be the last that takes tasks: worker2, worker3 are drained, stopped or away — "
+        "put another one to work first (drain.yml -e undo=true, or site.yml)"
     )
+    # A worker that was never deployed, or is stopped, is no one's successor.
+    assert "would be the last that takes tasks" in removal(["worker1"], stopped=("worker2",), bare=("worker3",))
+    assert removal(["worker1", "worker2"], stopped=("worker2",)) == ""
 
 
 def test_who_does_more_than_work_stays() -> None:
