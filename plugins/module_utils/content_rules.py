@@ -8,13 +8,14 @@ Read on the controller, before any host is changed, and by the module. No text t
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ansible_collections.windfarm.airflow.plugins.module_utils.problem import Problem
 
@@ -69,7 +70,9 @@ def kind_of(value: object) -> str:
     if value is None:
         return "empty"
     names = {str: "a text", bool: "a boolean", int: "a number", float: "a number", Mapping: "a dictionary", list: "a list"}
-    return next((word for kind, word in names.items() if isinstance(value, kind)), f"a {type(value).__name__}")
+    # Ansible's own types are made from these: what has been written as a date is a `_AnsibleTaggedDate`.
+    plain = next(kind for kind in type(value).__mro__ if kind.__module__ in ("builtins", "datetime"))
+    return next((word for kind, word in names.items() if isinstance(value, kind)), f"a {plain.__name__}")
 
 
 def not_json(value: object, path: str = "") -> str:
@@ -130,6 +133,23 @@ def extra_of(value: object) -> tuple[dict[str, Any] | None, str]:
         return None, f"is {kind_of(value)}, no dictionary"
     wrong = not_json(value, "extra")
     return (None, f"cannot be written as JSON: {wrong}") if wrong else (dict(value), "")
+
+
+def uri_problem(uri: object) -> str:
+    """What keeps Airflow from reading a connection's URI. Whatever Python says of it would hold a piece of the password."""
+    if not (isinstance(uri, str) and _SCHEME.match(uri)) or uri.count("://") > 2:
+        return "that is none"
+    rest = uri.split("://", 1)[1]
+    protocol, second, behind = rest.partition("://")
+    if second and re.search("[@:]", protocol):
+        return "whose parts are not quoted"
+    try:
+        parts = urlsplit("//" + (behind if second else rest))
+        _port = parts.port
+        extra = dict(parse_qsl(parts.query, keep_blank_values=True)).get("__extra__")
+    except ValueError:
+        return "whose parts are not quoted"
+    return "whose __extra__ is no JSON of a dictionary" if extra and extra_of(extra)[1] else ""
 
 
 def _texts(entry: Entry, fields: Sequence[str]) -> Iterator[Problem]:
@@ -229,9 +249,9 @@ def _connection(entry: Entry) -> Iterator[Problem]:
     if uri is not None and uri != "":
         if fields:
             yield entry.problem(f"has a uri and {', '.join(fields)}", "write either the uri or the fields")
-        if not (isinstance(uri, str) and _SCHEME.match(uri)) or uri.count("://") > 2:
-            cure = "write TYPE://LOGIN:PASSWORD@HOST:PORT/SCHEMA?KEY=VALUE, each part quoted"
-            yield entry.problem("has a uri that is none", cure)
+        wrong = uri_problem(uri)
+        if wrong:
+            yield entry.problem(f"has a uri {wrong}", "write TYPE://LOGIN:PASSWORD@HOST:PORT/SCHEMA?KEY=VALUE, each part quoted")
         return
     if not values.get("conn_type"):
         yield entry.problem("has neither conn_type nor uri", "write one of them")
@@ -465,7 +485,9 @@ def secrets_of(declared: Mapping[str, object]) -> set[str]:
             for field in fields:
                 found.update(_leaves(entry.values.get(field)))
     # A password within a URI is no text of its own.
-    found |= {unquote(urlsplit(text).password or "") for text in found if _SCHEME.match(text)}
+    for text in [text for text in found if _SCHEME.match(text)]:
+        with contextlib.suppress(ValueError):
+            found.add(unquote(urlsplit(text).password or ""))
     return {text for text in found if len(text) > 5}
 
 

@@ -26,6 +26,7 @@ BUILT_IN_ROLES = ("Admin", "Op", "User", "Viewer", "Public")
 # Airflow fills these up whenever a webserver starts.
 FILLED = ("Op", "User", "Viewer")
 EVERYBODY = ["can_read", "Website"]
+OF_A_DAG = ("DAG:", "DAG Run:")
 BUILT_IN_POOL = "default_pool"
 HIDDEN, OTHER = "(hidden)", "(hidden, other)"
 # A variable that Airflow cannot decrypt is not as declared, whatever that is.
@@ -198,10 +199,14 @@ def parts_of(uri: str) -> Fields | None:
     }
 
 
-def airflow_parts(uri: str) -> Fields:
+def from_uri(uri: str, where: str) -> Any:
     from airflow.models.connection import Connection
 
-    return fields_of(Connection(uri=uri))
+    try:
+        return Connection(uri=uri)
+    except Exception:
+        # What Airflow says of it holds a piece of the password.
+        raise Refused(f"{where} — has a uri that Airflow does not accept — quote each of its parts") from None
 
 
 def fields_of(connection: Any) -> Fields:
@@ -217,13 +222,13 @@ def loaded(text: str) -> Any:
         return text
 
 
-def other_fields(kind: str, wanted: Fields, found: Fields) -> dict[str, list[Any]]:
+def other_fields(kind: str, wanted: Fields, found: Fields, where: str) -> dict[str, list[Any]]:
     """The names of the fields that are not as wanted, each with what its diff says before and after."""
     if kind == "connections" and "uri" in wanted:
         parts = parts_of(wanted["uri"])
-        if parts and not other_fields(kind, {**parts, "description": wanted["description"]}, found):
+        if parts and not other_fields(kind, {**parts, "description": wanted["description"]}, found, where):
             return {}
-        wanted = {**airflow_parts(wanted["uri"]), "description": wanted["description"]}
+        wanted = {**fields_of(from_uri(wanted["uri"], where)), "description": wanted["description"]}
     differing = {}
     for field, value in wanted.items():
         stored = found.get("value" if field == "json" else field)
@@ -286,7 +291,7 @@ def plan(question: Fields, found: Found) -> Changes:
             elif there is None:
                 changes[kind].append(change("created", name, entry, after=all_fields(kind, entry["fields"])))
             else:
-                fields = other_fields(kind, entry["fields"], present[there])
+                fields = other_fields(kind, entry["fields"], present[there], entry["where"])
                 if fields:
                     before = {field: values[0] for field, values in fields.items()}
                     after = {field: values[1] for field, values in fields.items()}
@@ -346,7 +351,7 @@ def unknown_resources(question: Fields, changes: Changes, known: set[str]) -> li
     warnings = []
     for entry in question["wanted"].get("roles", []):
         for _action, resource in entry["fields"].get("permissions") or []:
-            if known and entry["name"] in fresh and resource not in known and not resource.startswith(("DAG:", "DAG Run:")):
+            if known and entry["name"] in fresh and resource not in known and not resource.startswith(OF_A_DAG):
                 near = difflib.get_close_matches(resource, known, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 warnings.append(f"{entry['where']}: Airflow knows no resource {resource} yet{hint}")
@@ -381,15 +386,18 @@ def check(question: Fields, changes: Changes, found: Found) -> None:
 
 
 def complete(question: Fields, found: Found) -> None:
-    """Permissions that Airflow gives whenever a webserver starts, so that none is taken away only to come back."""
+    """Permissions that Airflow gives by itself, so that none is taken away only to come back."""
     for entry in question["wanted"].get("roles", []):
         permissions = entry["fields"].get("permissions")
         if permissions is None:
             continue
         given = [EVERYBODY] if entry["name"] not in BUILT_IN_ROLES else []
+        stored = found.get("roles", {}).get(entry["name"], {}).get("permissions", [])
+        # A DAG gives them by its access_control whenever it is parsed.
+        given = given + [pair for pair in stored if pair[1].startswith(OF_A_DAG)]
         if entry["name"] in FILLED:
             # Which these are, Airflow alone knows: they are there, and only more can be declared.
-            given = found.get("roles", {}).get(entry["name"], {}).get("permissions", [])
+            given = stored
         entry["fields"]["permissions"] = sorted(list(pair) for pair in {*map(tuple, permissions), *map(tuple, given)})
 
 
@@ -513,27 +521,28 @@ def write_variables(session: Any, changes: list[Fields]) -> None:
 
 def write_connections(session: Any, changes: list[Fields]) -> None:
     from airflow.models.connection import Connection
+    from sqlalchemy import delete, insert, update
 
-    stored = objects_of(session, Connection, "conn_id", [one["name"] for one in changes])
+    # Loaded as an object, one whose password cannot be decrypted would be an error, and could never be mended.
+    table: Any = Connection.__table__
     for one in changes:
-        connection = stored.get(one["name"])
+        stored = table.c.conn_id == one["name"]
         if one["what"] == "removed":
-            if connection:
-                session.delete(connection)
+            session.execute(delete(table).where(stored))
             continue
         fields = one["entry"]["fields"]
-        source = Connection(conn_id=one["name"], uri=fields["uri"]) if "uri" in fields else Connection(**given(fields))
-        if connection is None:
-            connection = Connection(conn_id=one["name"])
-            session.add(connection)
-        for field in ("conn_type", "host", "login", "schema", "port"):
-            value = getattr(source, field)
-            setattr(connection, field, None if value == "" else value)
-        # Airflow's own setter passes over a password that is empty.
-        connection._password, connection._extra = source._password or None, source._extra or None
-        connection.is_encrypted = bool(source._password and source.is_encrypted)
-        connection.is_extra_encrypted = bool(source._extra and source.is_extra_encrypted)
-        connection.description = fields["description"] or None
+        source = from_uri(fields["uri"], one["entry"]["where"]) if "uri" in fields else Connection(**given(fields))
+        values = {field: getattr(source, field) for field in ("conn_type", "host", "login", "schema", "port")}
+        values = {field: None if value == "" else value for field, value in values.items()}
+        values.update(
+            password=source._password or None,
+            extra=source._extra or None,
+            is_encrypted=bool(source._password and source.is_encrypted),
+            is_extra_encrypted=bool(source._extra and source.is_extra_encrypted),
+            description=fields["description"] or None,
+        )
+        new = insert(table).values(conn_id=one["name"], **values)
+        session.execute(new if one["what"] == "created" else update(table).where(stored).values(**values))
 
 
 def given(fields: Fields) -> Fields:
@@ -573,7 +582,8 @@ def write(changes: Changes, found: Found) -> None:
                     WRITERS[kind](session, changes[kind])
             except Exception as error:
                 before = f"{', '.join(done)} had been written before" if done else "nothing had been written before"
-                raise Refused(f"{kind} could not be written, and none of them was: {first_line(error)}; {before}") from None
+                what = str(error) if isinstance(error, Refused) else first_line(error)
+                raise Refused(f"{kind} could not be written, and none of them was: {what}; {before}") from None
             done.append(kind)
         end_sessions(changes["users"], builder)
 
@@ -587,7 +597,8 @@ def end_sessions(changes: list[Fields], builder: Any) -> None:
 
 def first_line(error: Exception) -> str:
     # SQLAlchemy's message goes on with the statement's parameters, in which secrets stand.
-    return f"{type(error).__name__}: {str(getattr(error, 'orig', None) or error).strip().splitlines()[0]}"
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def default_connections(present: set[str]) -> list[Fields]:

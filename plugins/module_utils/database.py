@@ -23,21 +23,6 @@ class DatabaseError(Exception):
     """What could not be done, in one line that ends with the cure."""
 
 
-def shortages(minimum: Mapping[str, int], directory: str) -> list[str]:
-    """What this host has less of than it should."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        memory = int(file.readline().split()[1]) // 1024
-    while not os.path.exists(directory):
-        directory = os.path.dirname(directory)
-    disk = os.statvfs(directory)
-    found = {
-        "memory_mb": memory,
-        "processors": len(os.sched_getaffinity(0)),
-        "disk_mb": disk.f_bavail * disk.f_frsize // 1048576,
-    }
-    return [f"{name} {found[name]}, at least {least}" for name, least in minimum.items() if found[name] < int(least)]
-
-
 def ahead(revisions: Mapping[str, list[str]], migrations: Mapping[str, Mapping[str, list[str]]]) -> dict[str, list[str]]:
     """Revisions of the database that the release does not know, by table."""
     strange = {table: sorted(set(revisions.get(table, [])) - set(known["revisions"])) for table, known in migrations.items()}
@@ -167,4 +152,4 @@ def admin_wrong(found: Mapping[str, bool] | None) -> list[str]:
     """What of the admin user is not as declared."""
     if not found or not found["exists"]:
         return ["user"]
-    return [name for name in ("role", "password", "active") if not found[name]]
+    return [name for name in ("role", "password", "active", "email") if not found[name]]

@@ -45,7 +45,8 @@ def look(question: dict[str, Any]) -> dict[str, Any]:
 def admin(cursor: Any, wanted: dict[str, str]) -> dict[str, bool]:
     from werkzeug.security import check_password_hash
 
-    cursor.execute("SELECT id, password, active FROM ab_user WHERE username = %s", (wanted["username"],))
+    # As FAB does, for whom capitals do not tell one name from another.
+    cursor.execute("SELECT id, password, active, email FROM ab_user WHERE lower(username) = lower(%s)", (wanted["username"],))
     found = cursor.fetchone()
     if not found:
         return {"exists": False}
@@ -58,6 +59,7 @@ def admin(cursor: Any, wanted: dict[str, str]) -> dict[str, bool]:
         "role": cursor.fetchone() is not None,
         "password": check_password_hash(found[1], wanted["password"]),
         "active": bool(found[2]),
+        "email": found[3] == wanted["email"],
     }
 
 
@@ -99,21 +101,25 @@ def set_comment(text: str) -> None:
 
 def set_admin(wanted: dict[str, str]) -> None:
     from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
+    from werkzeug.security import check_password_hash
 
+    name, taken = wanted["username"], f"is {wanted['email']} (airflow_admin_email) another user's address?"
     with get_application_builder() as builder:
         manager = builder.sm
         role = manager.find_role("Admin")
         user = manager.find_user(username=wanted["username"])
         if not user:
-            name = wanted["username"]
             if not manager.add_user(name, name, "Airflow", wanted["email"], role, wanted["password"]):
-                raise RuntimeError(f"user {name} cannot be created; is {wanted['email']} another user's address?")
+                raise RuntimeError(f"user {name} cannot be created; {taken}")
             return
-        if role not in user.roles or not user.active:
-            user.roles = [*user.roles, role] if role not in user.roles else user.roles
-            user.active = True
-            manager.update_user(user)
-        manager.reset_password(user.id, wanted["password"])
+        user.roles = user.roles if role in user.roles else [*user.roles, role]
+        user.active, user.email = True, wanted["email"]
+        # FAB only logs what went wrong.
+        if not manager.update_user(user):
+            raise RuntimeError(f"user {name} cannot be written; {taken}")
+        # Written although it is right, it would end the user's sessions.
+        if not check_password_hash(user.password, wanted["password"]) and not manager.reset_password(user.id, wanted["password"]):
+            raise RuntimeError(f"the password of user {name} cannot be written")
 
 
 if __name__ == "__main__":

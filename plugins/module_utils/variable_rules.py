@@ -289,6 +289,24 @@ def is_host(text: str) -> bool:
     return not address.is_unspecified and not address.is_multicast
 
 
+def are_hosts(text: str) -> bool:
+    """Hosts separated by commas, each with or without a port."""
+    for one in text.split(","):
+        host, port = one.strip(), ""
+        bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", host)
+        if bracketed:
+            host, port = bracketed[1], bracketed[2] or ""
+            if ":" not in host or one.strip().endswith("]:"):
+                return False
+        elif host.count(":") == 1:
+            host, port = host.split(":")
+            if not port:
+                return False
+        if not is_host(host) or (port and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536)):
+            return False
+    return True
+
+
 def is_url(text: str, schemes: Collection[str]) -> bool:
     if re.search(r"[\s\"'<>\\^`{|}$]", text):
         return False
@@ -335,7 +353,11 @@ _PATH = Shape(is_folder, _FOLDER.cure)
 _GROUP = Shape(lambda text: _ACCOUNT.fullmatch(text) is not None, "use small letters, digits, dashes and underscores")
 SHAPES: dict[str, Shape] = {
     "airflow_address": _HOST,
-    "airflow_database_host": _HOST,
+    "airflow_database_host": Shape(
+        # The port of one alone is airflow_database_port.
+        lambda text: are_hosts(text) if "," in text else is_host(text),
+        f"{_HOST.cure}; of a server with standbys, HOST or HOST:PORT of each, separated by commas",
+    ),
     "airflow_broker_host": _HOST,
     "airflow_webserver_host": Shape(lambda text: text in ("0.0.0.0", "::") or is_host(text), _HOST.cure),  # noqa: S104
     "airflow_base_url": _URL,

@@ -31,6 +31,7 @@ options:
           - What its users may do. Not given, they are left as they are.
           - To C(Op), C(User) and C(Viewer) permissions are added only, as Airflow gives them back those that are its own. Every
             other role can also read C(Website), which Airflow gives to all.
+          - Those on single DAGs, C(DAG:NAME) and C(DAG Run:NAME), are added only, as a DAG's C(access_control) gives them, too.
         type: list
         elements: dict
         suboptions:
@@ -289,12 +290,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.basic import AnsibleModule, remove_values
 from ansible_collections.windfarm.airflow.plugins.module_utils import content_rules, content_script, host_lock
 from ansible_collections.windfarm.airflow.plugins.module_utils.content_rules import KINDS
 from ansible_collections.windfarm.airflow.plugins.module_utils.database import USER, Database, DatabaseError, judge
 from ansible_collections.windfarm.airflow.plugins.module_utils.release_script import ScriptError, run_script
 
+ELSEWHERE = "webserver_config.py has users of another place than FAB's database"
 LIST: dict[str, Any] = {"type": "list", "elements": "dict", "default": []}
 STATE = {"type": "str", "choices": ["present", "absent"], "default": "present"}
 NAME = {"type": "str", "required": True}
@@ -385,6 +387,8 @@ def diffs(changes: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def finish(module: AnsibleModule, changes: list[dict[str, Any]]) -> None:
+    # No secret is in what is told now. A variable's value such as `updated` would make stars of the word.
+    module.no_log_values = set()
     told = [
         {"kind": one["kind"], "name": one["name"], "what": one["what"], "fields": sorted({**one["before"], **one["after"]})}
         for one in changes
@@ -392,9 +396,12 @@ def finish(module: AnsibleModule, changes: list[dict[str, Any]]) -> None:
     module.exit_json(changed=bool(changes), changes=told, diff=diffs(changes))
 
 
-def everything(wanted: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def everything(wanted: Mapping[str, list[dict[str, Any]]], defaults: bool) -> list[dict[str, Any]]:
     """The changes of a cluster that is not there yet."""
     changes = []
+    if defaults:
+        # Which they are, the release alone knows.
+        changes.append({"kind": "connections", "name": "upstream's defaults", "what": "created", "before": {}, "after": {}})
     for kind, entries in wanted.items():
         for entry in entries:
             if entry["present"]:
@@ -403,11 +410,11 @@ def everything(wanted: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any
     return changes
 
 
-def schema_is_there(module: AnsibleModule, database: Database) -> None:
+def schema_is_there(module: AnsibleModule, database: Database, stand_in: bool) -> None:
     """Ends the module where the database is another release's."""
     found = database.wait(None, module.params["wait"])
-    # In check mode nobody has migrated it yet.
-    if judge(found["revisions"], database.migrations()) and not module.check_mode:
+    # In check mode nobody has migrated it yet, and a release that stands in for the one to come only reads.
+    if not stand_in and judge(found["revisions"], database.migrations()) and not module.check_mode:
         raise DatabaseError("the database does not have the schema of this release yet; run playbooks/site.yml first")
 
 
@@ -438,15 +445,20 @@ def main() -> None:
     if wrong:
         module.fail_json(msg="\n".join(map(str, wrong)))
     if not parameters["users_managed"] and (parameters["users"] or "users" in parameters["purge"]):
-        module.warn(f"{prefix}users is left out: webserver_config.py has users of another place than FAB's database")
+        module.warn(f"{prefix}users is left out: {ELSEWHERE}")
         parameters.update(users=[], purge=[kind for kind in parameters["purge"] if kind != "users"])
+    elif not parameters["users_managed"] and prefix:
+        module.warn(f"neither users nor the admin user are kept: {ELSEWHERE}")
     wanted = content_rules.wanted(parameters, prefix)
     if not (any(wanted.values()) or parameters["purge"] or parameters["default_connections"]):
         finish(module, [])
     host_lock.hold(module)
-    database = Database(parameters["release"])
+    database, stand_in = Database(parameters["release"]), False
     if module.check_mode and not database.prepared():
-        finish(module, everything(wanted))
+        # The release is only to come; the one that the host has reads as well.
+        database, stand_in = Database(None), True
+        if not database.prepared():
+            finish(module, everything(wanted, parameters["default_connections"]))
     question = {
         "wanted": wanted,
         "purge": parameters["purge"],
@@ -456,14 +468,14 @@ def main() -> None:
         "check": module.check_mode,
     }
     try:
-        schema_is_there(module, database)
+        schema_is_there(module, database, stand_in)
         answer = run_script(database.release, USER, database.environment, content_script, question)
     except (DatabaseError, ScriptError, OSError, KeyError) as error:
         module.fail_json(msg=str(error))
     if "refused" in answer:
         module.fail_json(msg="\n".join(answer["refused"]))
     for warning in answer["warnings"]:
-        module.warn(warning)
+        module.warn(remove_values(warning, module.no_log_values))
     finish(module, answer["changes"])
 
 

@@ -50,7 +50,7 @@ options:
         type: str
         required: true
       email:
-        description: Address, unique among the users; used when the user is created.
+        description: Address, unique among the users.
         type: str
         required: true
       password:
@@ -65,15 +65,6 @@ options:
     type: list
     elements: str
     default: []
-  resource_check:
-    description: What too little memory, processors or disk leads to.
-    type: str
-    choices: [enforce, warn, skip]
-    default: skip
-  minimum:
-    description: What this host must have, by C(memory_mb), C(processors) and C(disk_mb).
-    type: dict
-    default: {}
 author:
   - windfarm.airflow contributors (@windfarm)
 attributes:
@@ -126,20 +117,7 @@ from ansible_collections.windfarm.airflow.plugins.module_utils.database import (
     behind,
     fernet_comment,
     judge,
-    shortages,
 )
-
-
-def check_resources(module: AnsibleModule, new: bool) -> None:
-    """Refuse or warn of what is short; disk only before there is a database, as a running cluster fills it."""
-    parameters = module.params
-    if parameters["resource_check"] == "skip":
-        return
-    minimum = {name: least for name, least in parameters["minimum"].items() if new or name != "disk_mb"}
-    for shortage in shortages(minimum, parameters["release"]):
-        if parameters["resource_check"] == "enforce":
-            module.fail_json(msg=f"this host has too little: {shortage}. Give it more, or set airflow_resource_check: warn")
-        module.warn(f"this host has too little: {shortage}")
 
 
 def unprepared(admin: dict[str, str] | None, wait: float) -> dict[str, Any]:
@@ -195,8 +173,6 @@ def main() -> None:
                 },
             },
             "fernet_fingerprints": {"type": "list", "elements": "str", "default": []},
-            "resource_check": {"type": "str", "choices": ["enforce", "warn", "skip"], "default": "skip"},
-            "minimum": {"type": "dict", "default": {}},
         },
         required_if=[
             ("state", "migrated", ("release",)),
@@ -225,7 +201,6 @@ def main() -> None:
         comment = fernet_comment(found, parameters["fernet_fingerprints"])
         pending = judge(found["revisions"], migrations, verified or parameters["upgrade"])
         wrong = admin_wrong(found["admin"]) if admin else []
-        check_resources(module, new=not found["revisions"])
         if verified and pending:
             raise DatabaseError(
                 f"the database does not have the schema of this release yet; add {parameters['host'] or 'this host'} to --limit"

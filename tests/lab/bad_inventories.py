@@ -677,6 +677,25 @@ CASES |= {
         setting("airflow_secret_config", {"scheduller": {"smtp": {"smtp_password": "x"}}}),
         "airflow_secret_config.scheduller — is no component — did you mean scheduler?",
     ),
+    "what the cluster shall hold": (
+        lambda copy: copy.set(
+            airflow_users=[{"username": "ada", "email": "ada@example.com", "roles": ["Vewer"]}],
+            airflow_pools=[{"name": "etl", "slots": 1}, {"name": "etl", "slots": 2}, {"name": "gpu", "slots": -3}],
+            airflow_variables=[{"key": "since", "value": datetime.date(2026, 1, 1)}],
+            airflow_connections=[
+                {"conn_id": "db", "uri": "postgres://login:S3cret/abc@host/db"},
+                {"conn_id": "web", "uri": "http://host", "host": "other"},
+            ],
+        ),
+        "airflow_pools[2] gpu — slots is -3 — write 0 or more, or -1 for no limit",
+        "airflow_variables[0] since — cannot be stored: value is a date, which JSON does not have — "
+        "write it as a text, in quotes",
+        "airflow_connections[0] db — has a uri whose parts are not quoted — "
+        "write TYPE://LOGIN:PASSWORD@HOST:PORT/SCHEMA?KEY=VALUE, each part quoted",
+        "airflow_connections[1] web — has a uri and host — write either the uri or the fields",
+        "airflow_pools[1] etl — is declared twice, first as airflow_pools[0] — remove one of the two",
+        "airflow_users[0] ada — has the unknown role Vewer — did you mean Viewer?",
+    ),
     "variable that is not there": (
         setting("airflow_base_url", "https://{{ entry_name }}"),
         "airflow_base_url — cannot be evaluated for db1, control1, worker1, worker2: 'entry_name' is undefined — "

@@ -117,13 +117,38 @@ def test_the_files_hold_every_kind_of_fault(expected: dict[str, market.Table]) -
         assert sum(int(row[fault] or 0) for row in expected["ingested"].values()) > 50
 
 
+# A number of each table of results; of those that are not here, median.
+NUMBER = {"market_composition": "share_of_value", "volatility": "volatility", "growth": "place"}
+
+
+def another(name: str, column: str, value: str) -> str:
+    """A copy of a row, but for one column."""
+    return f"insert into {name} select (jsonb_populate_record(t, jsonb_build_object('{column}', {value}))).* from {name} t"
+
+
 def test_a_week_that_is_loaded_again_replaces_itself(steps: list[Step], airflow: Airflow, inventory: Inventory) -> None:
     names = ["listings", "ingested", *DAGS[1:]]
     before = {name: table(inventory, name) for name in names}
-    # Lost and mistaken rows come back as they were.
     monday = market.week_of(AGAIN)
-    spoil = f"update listings set price = 1 where week = '{monday}'; delete from growth where week > '{monday}'"
-    inventory.sql(spoil, "listings")
+    # Of what is loaded: mistaken, and one that is in no file.
+    spoil = [
+        f"update listings set price = 1 where week = '{monday}'",
+        another("listings", "listing", "'never'") + f" where week = '{monday}' limit 1",
+        f"update ingested set lines = 0, loaded = 0 where week = '{monday}'",
+    ]
+    # Of what is computed: lost, mistaken, and of a week in which nothing was listed.
+    for name in DAGS[1:]:
+        spoil += [
+            f"delete from {name} where week = '{monday + 7 * market.DAY}'",
+            f"update {name} set {NUMBER.get(name, 'median')} = 77 where week >= '{monday}'",
+            f"{another(name, 'week', 'week + 7')} order by week desc limit 1",
+        ]
+    inventory.sql("; ".join(spoil), "listings")
+    latest = max(key[-1] for key in before["growth"])
+    for name in names:
+        spoilt = table(inventory, name)
+        assert spoilt != before[name], name
+        assert name in names[:2] or max(key[-1] for key in spoilt) > latest, name
     again = follow(airflow, {"weeks": [AGAIN]}, SECONDS)
     assert [step.run["state"] for step in again] == ["success"] * len(DAGS)
     assert {event["extra"]["since"] for step in again for event in step.causes} == {str(monday)}

@@ -98,6 +98,19 @@ def lines(known_roles: bool = True, **declared: Any) -> list[str]:
         ("connections", [{"conn_id": "pg", "uri": "nonsense"}],
          "airflow_connections[0] pg — has a uri that is none — write TYPE://LOGIN:PASSWORD@HOST:PORT/SCHEMA?KEY=VALUE, "
          "each part quoted"),
+        *(
+            ("connections", [{"conn_id": "a", "conn_type": "fs"}, {"conn_id": "pg", "uri": uri}],
+             f"airflow_connections[1] pg — has a uri {what} — write TYPE://LOGIN:PASSWORD@HOST:PORT/SCHEMA?KEY=VALUE, "
+             "each part quoted")
+            for uri, what in (
+                ("postgres://login:S3cret/abc@host/db", "whose parts are not quoted"),
+                ("postgres://user:pa[ss@host", "whose parts are not quoted"),
+                ("postgres://h:70000/db", "whose parts are not quoted"),
+                ("http://a:b@https://host", "whose parts are not quoted"),
+                ("x://?__extra__=%7Bsecret", "whose __extra__ is no JSON of a dictionary"),
+                ("a://b://c://d", "that is none"),
+            )
+        ),
         ("purge", ["pool"], "airflow_purge[0] — is pool — did you mean pools?"),
         ("purge", "pools",
          "airflow_purge — is a text, no list — write a list of some of roles, users, pools, variables, connections"),
@@ -107,6 +120,15 @@ def test_each_mistake_is_one_line_with_its_place(kind: str, value: Any, line: st
     assert lines(**{kind: value}) == [line]
 
 
+def test_ansibles_own_types_have_plain_names() -> None:
+    class Tagged(datetime.date):
+        pass
+
+    assert lines(variables=[{"key": "v", "value": {"since": Tagged(2026, 1, 2)}}]) == [
+        f"airflow_variables[0] v — cannot be stored: value.since is a date, {NOT_JSON}"
+    ]
+
+
 def test_what_is_sound_is_not_told_of() -> None:
     assert lines() == []
     assert lines(
@@ -114,7 +136,9 @@ def test_what_is_sound_is_not_told_of() -> None:
         users=[{**EVE, "roles": ["etl", "Op"]}, {"username": "old", "state": "absent"}],
         pools=[{"name": "a", "slots": 0}, {"name": "b", "slots": -1}, {"name": "c", "slots": "7"}],
         variables=[{"key": "v", "value": []}, {"key": "w", "value": ""}, {"key": "x", "state": "absent"}],
-        connections=[PG, {"conn_id": "u", "uri": "http://https://example.com"}, {"conn_id": "old", "state": "absent"}],
+        connections=[
+            PG, {"conn_id": "u", "uri": "http://https://example.com:1/?__extra__=%7B%7D"}, {"conn_id": "old", "state": "absent"}
+        ],
         purge=["pools", "users"],
     ) == []  # fmt: skip
 

@@ -87,6 +87,20 @@ def test_permissions_that_airflow_gives_back_are_not_taken_away() -> None:
     ]
 
 
+def test_permissions_that_a_dag_gives_are_not_taken_away() -> None:
+    own = [["can_edit", "DAG:mine"], ["can_read", "DAG Run:mine"], ["can_read", "Website"]]
+    found = {**FOUND, "roles": {**FOUND["roles"], "etl": {"permissions": [*own, ["can_read", "Pools"]]}}}
+    for declared, expected in (
+        ([], own),
+        ([("can_read", "Pools"), ("can_read", "DAG:mine")], sorted([*own, ["can_read", "Pools"], ["can_read", "DAG:mine"]])),
+    ):
+        permissions = [{"action": action, "resource": resource} for action, resource in declared]
+        question = asked(roles=[{"name": "etl", "permissions": permissions}])
+        script.complete(question, found)
+        (one,) = script.plan(question, found)["roles"]
+        assert one["after"]["permissions"] == expected
+
+
 def test_a_purge_spares_what_is_built_in_or_protected() -> None:
     everything = ("roles", "users", "pools", "variables", "connections")
     found = [(what, name) for what, name, _fields in changes(asked(purge=everything, protected=("ROOT",)))]
@@ -152,9 +166,9 @@ def test_a_connection_is_the_same_by_uri_and_by_fields() -> None:
     stored = {**script.parts_of("pg://u:p@h:1/s?a=1&b=%7B%22c%22%3A2%7D"), "description": ""}  # type: ignore[dict-item]
     fields = {"conn_type": "pg", "login": "u", "password": "p", "host": "h", "port": 1, "schema": "s"}
     wanted = content_rules.wanted({"connections": [{"conn_id": "c", **fields, "extra": '{"b": {"c": 2}, "a": 1}'}]})
-    assert script.other_fields("connections", wanted["connections"][0]["fields"], stored) == {}
+    assert script.other_fields("connections", wanted["connections"][0]["fields"], stored, "") == {}
     wanted = content_rules.wanted({"connections": [{"conn_id": "c", **fields, "extra": {"a": 2, "d": 1}, "password": ""}]})
-    assert script.other_fields("connections", wanted["connections"][0]["fields"], stored) == {
+    assert script.other_fields("connections", wanted["connections"][0]["fields"], stored, "") == {
         "password": ["(hidden)", ""],
         "extra": ["(hidden)", "(hidden, other: a, b, d)"],
     }
@@ -180,3 +194,15 @@ def test_a_statements_parameters_are_in_no_message() -> None:
         orig = ValueError("duplicate key\nDETAIL: secret")
 
     assert script.first_line(Statement("(psycopg2) duplicate key [parameters: secret]")) == "Statement: duplicate key"
+    # Cryptography's InvalidToken says nothing.
+    assert script.first_line(KeyError()) == "KeyError"
+
+
+def test_a_stored_value_that_cannot_be_read_is_written_again() -> None:
+    stored = {"conn_type": "pg", "host": "", "login": "", "schema": "", "port": None, "description": ""}
+    unreadable = {**stored, "password": script.UNREADABLE, "extra": script.UNREADABLE}
+    found = {**FOUND, "connections": {"c": unreadable}}
+    (one,) = script.plan(asked(connections=[{"conn_id": "c", "conn_type": "pg", "password": "pw"}]), found)["connections"]
+    assert one["what"] == "updated" and one["after"] == {"password": "(hidden, other)", "extra": ""}
+    (one,) = script.plan(asked(connections=[{"conn_id": "c", "state": "absent"}]), found)["connections"]
+    assert one["what"] == "removed"

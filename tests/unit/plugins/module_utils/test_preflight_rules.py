@@ -117,7 +117,8 @@ def test_own_passwords_are_secrets_like_ours() -> None:
 
 
 def test_servers_that_exist_already() -> None:
-    assert lines({"postgresql": [], "redis": []}, airflow_database_host="db.example.org", airflow_broker_host="r") == []
+    for database in ("db.example.org", "db1.example.org,db2.example.org:5433"):
+        assert lines({"postgresql": [], "redis": []}, airflow_database_host=database, airflow_broker_host="r") == []
     # So a group of the user's own may resemble the empty one.
     assert lines({"postgresql": None, "postgres": ["db1"]}, airflow_database_host="db.example.org") == []
     (line,) = lines({"redis": None, "reddis": ["db1"]}, airflow_database_host="db.example.org")

@@ -15,17 +15,17 @@ from ansible_collections.windfarm.airflow.plugins.module_utils import content_ru
 from ansible_collections.windfarm.airflow.plugins.modules import airflow_content
 
 
-def run(monkeypatch: Any, answer: dict[str, Any] | None = None, prepared: bool = True, **parameters: Any) -> dict[str, Any]:
-    """The module's answer, where the database is there and the script has answered so."""
+def run(
+    monkeypatch: Any, answer: dict[str, Any] | None = None, prepared: tuple[str, ...] = ("/new", "/old"), **parameters: Any
+) -> dict[str, Any]:
+    """The module's answer, where the database is there and the script has answered so. Without a name, the release is /old."""
 
     class Database:
-        release, environment = "/release", {"A": "b"}
-
         def __init__(self, release: str | None) -> None:
-            pass
+            self.release, self.environment = release or "/old", {"A": "b"}
 
         def prepared(self) -> bool:
-            return prepared
+            return self.release in prepared
 
         def migrations(self) -> dict[str, Any]:
             return {"alembic_version": {"heads": ["h"], "revisions": ["g", "h"]}}
@@ -35,8 +35,8 @@ def run(monkeypatch: Any, answer: dict[str, Any] | None = None, prepared: bool =
 
     asked: dict[str, Any] = {}
 
-    def script(_release: str, _user: str, _environment: Any, _script: Any, question: dict[str, Any]) -> dict[str, Any]:
-        asked.update(question)
+    def script(release: str, _user: str, _environment: Any, _script: Any, question: dict[str, Any]) -> dict[str, Any]:
+        asked.update(question, release=release, starts=asked.get("starts", 0) + 1)
         return answer or {"changes": [], "warnings": []}
 
     monkeypatch.setattr(airflow_content, "Database", Database)
@@ -72,7 +72,8 @@ def test_changes_and_their_diff(monkeypatch: Any) -> None:
         ("pools", "", 'p:\n  slots: 3\n  description: "ü"\n'),
         ("variables", "v:\n  value: (hidden)\n", ""),
     ]
-    assert result["warned"] == ["look out"]
+    # However many kinds there are.
+    assert result["warned"] == ["look out"] and result["asked"]["starts"] == 1
     assert result["asked"]["purge"] == ["pools"] and result["asked"]["protected"] == ["admin"]
 
 
@@ -85,18 +86,39 @@ def test_values_are_in_no_output(monkeypatch: Any) -> None:
     )
     assert result["failed"] and result["asked"].pop("wanted")
     text = json.dumps(result)
-    assert "s3cret" not in text and "xyz" not in text and "8172635" not in text and "short" not in text
+    assert "s3cret" not in text and "********" in text and "xyz" not in text and "8172635" not in text and "short" not in text
 
 
 def test_nothing_declared_asks_nobody(monkeypatch: Any) -> None:
-    result = run(monkeypatch, prepared=False)
+    result = run(monkeypatch, prepared=())
     assert not result["changed"] and result["asked"] == {}
 
 
 def test_check_mode_where_nothing_is_installed(monkeypatch: Any) -> None:
     declared: dict[str, Any] = {"pools": [{"name": "p", "slots": 1}, {"name": "q", "state": "absent"}]}
-    result = run(monkeypatch, prepared=False, _ansible_check_mode=True, **declared)
+    result = run(monkeypatch, prepared=(), _ansible_check_mode=True, **declared)
     assert result["changes"] == [{"kind": "pools", "name": "p", "what": "created", "fields": ["include_deferred", "slots"]}]
+    result = run(monkeypatch, prepared=(), _ansible_check_mode=True, default_connections=True)
+    assert result["changes"] == [{"kind": "connections", "name": "upstream's defaults", "what": "created", "fields": []}]
+
+
+def test_check_mode_before_a_new_release_is_there(monkeypatch: Any) -> None:
+    declared: dict[str, Any] = {"pools": [{"name": "p", "slots": 1}], "release": "/new"}
+    answer: dict[str, Any] = {"changes": [], "warnings": []}
+    result = run(monkeypatch, answer, prepared=("/old",), _ansible_check_mode=True, **declared)
+    assert not result["changed"] and result["asked"]["release"] == "/old"
+    # Whatever schema the database has: it is only read.
+    result = run(monkeypatch, answer, prepared=("/old",), _ansible_check_mode=True, _revision="later", **declared)
+    assert not result["changed"] and result["asked"]["release"] == "/old"
+    assert run(monkeypatch, answer, _ansible_check_mode=True, **declared)["asked"]["release"] == "/new"
+
+
+def test_a_secret_that_is_a_common_word_garbles_nothing(monkeypatch: Any) -> None:
+    result = run(monkeypatch, {"changes": CHANGES, "warnings": []}, variables=[{"key": "k", "value": "updated permissions"}])
+    assert result["changes"][0]["what"] == "updated" and "may can_edit on C" in result["diff"][0]["after"]
+    result = run(monkeypatch, {"changes": CHANGES, "warnings": ["an updated one"]}, variables=[{"key": "k", "value": "updated"}])
+    assert result["changes"][0]["what"] == "updated" and result["warned"] == ["an ******** one"]
+    assert "updated permissions" not in json.dumps(result["invocation"])
 
 
 def test_users_of_a_directory_are_left_out(monkeypatch: Any) -> None:
@@ -105,6 +127,8 @@ def test_users_of_a_directory_are_left_out(monkeypatch: Any) -> None:
     assert result["asked"]["wanted"]["users"] == [] and result["asked"]["purge"] == ["pools"]
     assert result["warned"][0].startswith("airflow_users is left out: webserver_config.py has users of another place")
     assert run(monkeypatch, users_managed=False)["warned"] == []
+    (told,) = run(monkeypatch, users_managed=False, variable_prefix="airflow_")["warned"]
+    assert told.startswith("neither users nor the admin user are kept: webserver_config.py has users of another place")
 
 
 def test_another_schema_is_refused_and_only_predicted_on(monkeypatch: Any) -> None:
