@@ -70,6 +70,7 @@ def test_servers_of_others(inventory: Inventory, describe: Describe) -> None:
     assert describe(**variables).changed == 0
 
 
+@pytest.mark.long
 def test_users_of_a_directory(inventory: Inventory, describe: Describe, tmp_path: Path) -> None:
     config = tmp_path / "webserver_config.py"
     config.write_text("from flask_appbuilder.const import AUTH_REMOTE_USER\nAUTH_TYPE = AUTH_REMOTE_USER\n# hush-7f3a\n")
