@@ -141,6 +141,7 @@ def test_absent(content: Content) -> None:
     assert content.must(absent()).changes == {}
 
 
+@pytest.mark.long
 def test_purge(content: Content, inventory: Inventory) -> None:
     content.must(declared())
     kept = {kind: entries[:1] for kind, entries in declared().items()}
