@@ -522,9 +522,9 @@ def test_a_worker_that_reaches_no_webserver_leaves(
         return str(found["withdrawn"])
 
     # One more than it takes until an HAProxy that hangs is restarted, in a row, and while the worker gets tasks at all.
-    assert [look(False) for _ in range(3)] == [""] * 3
+    assert [look(False) for _command in range(3)] == [""] * 3
     assert look(True) == "" and found["webservers"]["missed"] == 0
-    assert [look(False) for _ in range(3)] == [""] * 3
+    assert [look(False) for _command in range(3)] == [""] * 3
     assert look(False, broker=False) == look(None) == look(False, young=True) == "" and done == []
     assert look(False) == "no" and done == [("stop", "--no-block", one.unit)]
     done.clear()
