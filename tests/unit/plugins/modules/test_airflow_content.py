@@ -116,9 +116,10 @@ def test_check_mode_before_a_new_release_is_there(monkeypatch: Any) -> None:
 def test_a_secret_that_is_a_common_word_garbles_nothing(monkeypatch: Any) -> None:
     result = run(monkeypatch, {"changes": CHANGES, "warnings": []}, variables=[{"key": "k", "value": "updated permissions"}])
     assert result["changes"][0]["what"] == "updated" and "may can_edit on C" in result["diff"][0]["after"]
+    # Older ones than ansible-core 2.20 tell the arguments.
+    assert "updated permissions" not in json.dumps(result.get("invocation", {}))
     result = run(monkeypatch, {"changes": CHANGES, "warnings": ["an updated one"]}, variables=[{"key": "k", "value": "updated"}])
     assert result["changes"][0]["what"] == "updated" and result["warned"] == ["an ******** one"]
-    assert "updated permissions" not in json.dumps(result["invocation"])
 
 
 def test_users_of_a_directory_are_left_out(monkeypatch: Any) -> None:
