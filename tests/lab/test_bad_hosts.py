@@ -212,7 +212,7 @@ def test_a_user_who_may_not_become_root(pair: Pair) -> None:
 
 
 def test_a_database_host_that_is_away(pair: Pair) -> None:
-    with pair.vars_of(FIRST, ansible_port=2222):
+    with pair.vars_of(FIRST, ansible_port=2299):
         pair.refused(f"host {FIRST} — is unreachable and belongs to postgresql, redis, airflow_scheduler")
 
 
