@@ -160,7 +160,7 @@ def test_the_last_worker_of_a_queue(three: Fleet) -> None:
 
 def test_three_become_one_while_tasks_run(three: Fleet, request: pytest.FixtureRequest) -> None:
     """Under the ledger, with a long task on a host that goes."""
-    fleet, gone = three, three.everyone[1:]  # noqa: F811
+    fleet, stays, gone = three, three.everyone[0], three.everyone[1:]  # noqa: F811
     seconds = 60 if request.config.getoption("markexpr") == "not long" else 180
     with fleet.ledger() as ledger:
         with ledger.load("three workers become one", long_seconds=60):
@@ -171,12 +171,16 @@ def test_three_become_one_while_tasks_run(three: Fleet, request: pytest.FixtureR
             assert "running task" in run.said and "life_cycle.slow" in run.said
         fleet.end_well(runs, 60 + seconds)
         report = ledger.settle(900)
+        try:
+            for host in gone:
+                clean(fleet, host)
+                assert admitted(fleet, host) == ""
+        finally:
+            # The ledger takes its DAG files away by a playbook, which refuses an inventory with removed hosts.
+            fleet.keep(stays)
     print(f"\n{report.table()}\n{report.remarks()}")
     assert_clean(report)
     logs_can_be_read(fleet, runs)
-    for host in gone:
-        clean(fleet, host)
-        assert admitted(fleet, host) == ""
 
 
 @pytest.mark.long
