@@ -39,6 +39,12 @@ def wait(what: str, seconds: float, probe: Callable[[], Any], interval: float = 
         time.sleep(interval)
 
 
+def told(line: dict[str, Any]) -> list[str]:
+    """What a line of a task's log says, and the errors that came with it."""
+    errors = [f"{error.get('exc_type')}: {error.get('exc_value')}" for error in line.get("error_detail") or []]
+    return [str(line.get("event", "")), *errors]
+
+
 class Airflow:
     """One webserver and one user."""
 
@@ -121,7 +127,7 @@ class Airflow:
         run_id = urllib.parse.quote(task["dag_run_id"])
         path = f"dags/{task['dag_id']}/dagRuns/{run_id}/taskInstances/{task['task_id']}/logs/{task['try_number']}"
         content = self.get(f"{path}?full_content=true&map_index={task['map_index']}")["content"]
-        return "\n".join(line if isinstance(line, str) else str(line.get("event", "")) for line in content)
+        return "\n".join(line if isinstance(line, str) else "\n".join(told(line)) for line in content)
 
     def wait_for_dag(self, dag_id: str, seconds: float) -> dict[str, Any]:
         found: dict[str, Any] = wait(f"DAG {dag_id} is known", seconds, lambda: self.dag(dag_id))
