@@ -17,8 +17,8 @@ cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/windfarm-airflow
 BENCH ?= single lab
 FLOOR ?= ../shared/bench/floor.sh
 # Side by side: what needs a cluster, and the rest. Scenario security takes over the hosts of site.
-CLUSTER := scenario-site scenario-security scenario-single scenario-content
-PARTS := test-fast sanity importer scenario-postgresql scenario-redis scenario-upgrade scenario-workers
+CLUSTER := scenario-site scenario-security scenario-single scenario-content scenario-redis
+PARTS := test-fast sanity importer scenario-postgresql scenario-upgrade scenario-workers
 # In `make test` without their long tests, and roles alone on the newest Debian only; here whole.
 LONG_PARTS := scenario-site scenario-single scenario-upgrade scenario-scale scenario-workers scenario-content scenario-postgresql \
   scenario-redis scenario-haproxy scenario-firewall second-day pipeline site

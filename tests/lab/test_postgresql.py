@@ -355,6 +355,7 @@ def test_what_the_server_can_and_cannot_do_in_its_sandbox(server: PostgreSQL) ->
         assert refusal in said or refusal == ".", said
 
 
+@pytest.mark.long
 def test_the_sandbox_can_be_left(restored: PostgreSQL) -> None:
     assert restored.run("--check", postgresql_sandbox=False).restarted
     assert restored.confined()

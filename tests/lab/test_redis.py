@@ -301,6 +301,7 @@ def assert_migrated(redis: Redis, run: Run, before: str) -> None:
         redis.crash()
 
 
+@pytest.mark.long
 def test_a_server_with_one_password_is_taken_over_live(release_010: Redis) -> None:
     before = release_010.pid()
     release_010.hold("the-old-password")
@@ -309,6 +310,7 @@ def test_a_server_with_one_password_is_taken_over_live(release_010: Redis) -> No
     assert_migrated(release_010, run, before)
 
 
+@pytest.mark.long
 def test_a_run_killed_before_it_wrote_the_file_is_made_good(release_010: Redis) -> None:
     before = release_010.pid()
     release_010.shell("cp -p /etc/redis/redis.conf /root/redis.conf")
@@ -317,6 +319,7 @@ def test_a_run_killed_before_it_wrote_the_file_is_made_good(release_010: Redis) 
     assert_migrated(release_010, release_010.run(), before)
 
 
+@pytest.mark.long
 def test_a_run_killed_before_it_set_the_accounts_is_made_good(release_010: Redis) -> None:
     before = release_010.pid()
     release_010.cli("CONFIG", "SET", "appendonly", "yes", user="", password="the-old-password")

@@ -158,28 +158,39 @@ def test_the_last_worker_of_a_queue(three: Fleet) -> None:
         three.inventory.redis("DEL", "solo")
 
 
-def test_three_become_one_while_tasks_run(three: Fleet, request: pytest.FixtureRequest) -> None:
+def test_three_become_one(three: Fleet) -> None:
+    """With a task on a host that goes."""
+    stays, *gone = three.everyone
+    removed(three, gone, 20)
+    three.keep(stays)
+
+
+@pytest.mark.long
+def test_three_become_one_while_tasks_run(three: Fleet) -> None:
     """Under the ledger, with a long task on a host that goes."""
-    fleet, stays, gone = three, three.everyone[0], three.everyone[1:]  # noqa: F811
-    seconds = 60 if request.config.getoption("markexpr") == "not long" else 180
-    with fleet.ledger() as ledger:
+    stays, *gone = three.everyone
+    three.whole()
+    with three.ledger() as ledger:
         with ledger.load("three workers become one", long_seconds=60):
-            runs = fleet.slow_on(gone[0], seconds)
-            begun = time.monotonic()
-            run = fleet.must(REMOVE, worker=gone, airflow_drain_timeout=600)
-            print(f"removal of {len(gone)} under load, a task of {seconds} s on one: {time.monotonic() - begun:.0f} s")
-            assert "running task" in run.said and "life_cycle.slow" in run.said
-        fleet.end_well(runs, 60 + seconds)
+            removed(three, gone, 180)
         report = ledger.settle(900)
-        try:
-            for host in gone:
-                clean(fleet, host)
-                assert admitted(fleet, host) == ""
-        finally:
-            # The ledger takes its DAG files away by a playbook, which refuses an inventory with removed hosts.
-            fleet.keep(stays)
+        # The ledger takes its DAG files away by a playbook, which refuses an inventory with removed hosts.
+        three.keep(stays)
     print(f"\n{report.table()}\n{report.remarks()}")
     assert_clean(report)
+
+
+def removed(fleet: Fleet, gone: list[str], seconds: int) -> None:  # noqa: F811
+    """The hosts are removed, and a task of so many seconds on the first of them ended well."""
+    runs = fleet.slow_on(gone[0], seconds)
+    begun = time.monotonic()
+    run = fleet.must(REMOVE, worker=gone, airflow_drain_timeout=600)
+    print(f"removal of {len(gone)}, a task of {seconds} s on one: {time.monotonic() - begun:.0f} s")
+    assert "running task" in run.said and "life_cycle.slow" in run.said
+    fleet.end_well(runs, 60 + seconds)
+    for host in gone:
+        clean(fleet, host)
+        assert admitted(fleet, host) == ""
     logs_can_be_read(fleet, runs)
 
 

@@ -267,6 +267,7 @@ def test_a_host_that_is_down(well: Run, inventory: Inventory, tmp_path: Path) ->
     assert re.search(r"^!  down1 +worker +unreachable$", alone.text, re.M)
 
 
+@pytest.mark.long
 def test_queues_of_dags_and_what_waits(well: Run, shipment: Shipment, airflow: Airflow, inventory: Inventory) -> None:
     """Every worker is drained while a task runs and another one waits."""
     workers = inventory.members["worker"]
