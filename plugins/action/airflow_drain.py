@@ -114,13 +114,19 @@ class ActionModule(ActionBase):
 
     def _put_back(self) -> dict[str, Any]:
         first = self._ask("undo")
-        waits = self._arguments["restart"] == "wait" and any(state == "deactivating" for state in first.get("units", {}).values())
-        if first.get("failed") or (waits and first["actions"]):
+        if first.get("failed"):
             return first
+        services = self._arguments["services"]
+        if self._arguments["restart"] == "wait" and first["actions"]:
+            # systemd starts these when their tasks have ended, which nobody waits for; the others start now.
+            finishing = {unit for unit, state in first.get("units", {}).items() if state == "deactivating"}
+            services = [one for one in services if not finishing & {f"{one['service']}-{colour}.service" for colour in "ab"}]
+            if finishing and not services:
+                return first
         if not self._arguments["services"]:
             raise AnsibleActionFail("airflow_drain: without services nothing can be started; give it those of the host's workers")
         # In check mode the file is still there, and would be respected.
-        services = [{**one, "unless": ""} if self._task.check_mode else one for one in self._arguments["services"]]
+        services = [{**one, "unless": ""} if self._task.check_mode else one for one in services]
         started: dict[str, Any] = self._execute_module(
             module_name="windfarm.airflow.airflow_services",
             module_args={

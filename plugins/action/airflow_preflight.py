@@ -115,7 +115,7 @@ class ActionModule(ActionBase):
 
             given = variables["hostvars"].raw_get(host)
             defined[host] = [name for name in given if name in known or name.startswith(variable_rules.PREFIXES)]
-            content = airflow_preflight.CONTENT if host in list(variables["groups"].get("airflow_scheduler", []))[:1] else ()
+            content = airflow_preflight.CONTENT if host in variables["groups"].get("airflow_scheduler", []) else ()
             wanted = dict.fromkeys((*names, *content, *known))
             hosts[host] = {**role.read(host, wanted, note), **overlay, airflow_secrets.EXTRA: extra}
         problems += [

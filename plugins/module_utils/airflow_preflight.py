@@ -784,10 +784,17 @@ def check_servers_of_others(inventory: Inventory) -> list[Problem]:
 
 
 def check_content(inventory: Inventory) -> list[Problem]:
-    """As the first scheduler's host has it: it is the one that is asked for."""
+    """As the first scheduler's host has it; with --limit another one may initialise the cluster, so all must have the same."""
     problems = []
-    for host in inventory.members("airflow_scheduler")[:1]:
-        variables = inventory.hosts[host]
+    first, *others = inventory.members("airflow_scheduler") or [""]
+    for name in (*CONTENT, "airflow_admin_user", "airflow_admin_email") if others else ():
+        differs = [host for host in others if inventory.hosts[host].get(name) != inventory.hosts[first].get(name)]
+        if differs:
+            # Without the values, which may be secret.
+            what = f"differs between hosts ({listed([first, *differs])}), each of which may initialise the cluster"
+            problems.append(Problem(name, what, "define it once, in group_vars/all"))
+    if first:
+        variables = inventory.hosts[first]
         declared = {kind: variables.get(f"airflow_{kind}") for kind in (*content_rules.KINDS, "purge")}
         admin = str(variables.get("airflow_admin_user") or "admin")
         email = str(variables.get("airflow_admin_email") or "admin@localhost")

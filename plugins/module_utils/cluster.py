@@ -253,7 +253,7 @@ def plan(hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]], remov
     # A server that the user runs brings its own rules.
     database["tls"] = results["tls"] = tls and bool(members["postgresql"])
 
-    airflow_hosts = [addresses[host] for host in everyone if host in groups.get("airflow", [])]
+    airflow_hosts = [addresses[host] for host in everyone if host in groups.get("airflow", []) and host not in removed]
     entry = users_entry.plan(entries, addresses, lambda host, name: _get(hostvars[host], name), tls, single, airflow_hosts)
 
     def certificate_names(host: str) -> list[str]:

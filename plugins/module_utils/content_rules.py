@@ -471,7 +471,8 @@ def auth_type(text: str) -> str:
     """How a webserver_config.py has users authenticated, in FAB's words; AUTH_DB where it does not say."""
     found = "AUTH_DB"
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Assign) and any(isinstance(one, ast.Name) and one.id == "AUTH_TYPE" for one in node.targets):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        if any(isinstance(one, ast.Name) and one.id == "AUTH_TYPE" for one in targets) and node.value:
             value = node.value
             found = value.id if isinstance(value, ast.Name) else value.attr if isinstance(value, ast.Attribute) else "unknown"
     return found

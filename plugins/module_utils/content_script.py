@@ -578,6 +578,9 @@ def write(changes: Changes, found: Found) -> None:
             if not changes[kind]:
                 continue
             try:
+                if kind == "users":
+                    # Before too: killed between the two, the next run would find the password right and end none.
+                    end_sessions(changes[kind], builder)
                 with create_session() as session:
                     WRITERS[kind](session, changes[kind])
             except Exception as error:
@@ -585,7 +588,8 @@ def write(changes: Changes, found: Found) -> None:
                 what = str(error) if isinstance(error, Refused) else first_line(error)
                 raise Refused(f"{kind} could not be written, and none of them was: {what}; {before}") from None
             done.append(kind)
-        end_sessions(changes["users"], builder)
+            if kind == "users":
+                end_sessions(changes[kind], builder)
 
 
 def end_sessions(changes: list[Fields], builder: Any) -> None:

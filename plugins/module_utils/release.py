@@ -23,6 +23,8 @@ MANIFEST = "release.json"
 NEEDED_MB = 800
 # Beside the releases: the names of those that were proven to serve, the newest last.
 HISTORY = ".history"
+# VERSION-HASH: action plugin airflow_release gives it.
+NAME = re.compile(r"[0-9]+(\.[0-9]+)+[a-z0-9.]*-[0-9a-f]{10}")
 # Table of the revision in the database -> folder of the migrations in site-packages.
 MIGRATIONS = {
     "alembic_version": "airflow/migrations/versions",
@@ -98,16 +100,22 @@ def in_use(directory: str) -> set[str]:
     return {name.decode(errors="replace") for name in found}
 
 
+def present_in(directory: str) -> list[str]:
+    """Names of the releases in a folder, also of those that an interrupted run left; whatever else is there is somebody's own."""
+    found = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+    return [name for name in found if NAME.fullmatch(name) and os.path.isdir(os.path.join(directory, name))]
+
+
 def superfluous(directory: str, name: str) -> list[str]:
     """Releases that nothing needs: not the one that is asked for, nor the one before it, nor any that runs."""
-    present = [one for one in sorted(os.listdir(directory)) if not one.startswith(".")] if os.path.isdir(directory) else []
+    present = present_in(directory)
     # Two are always kept, so the processes need not be looked at.
     if len(present) <= 2:
         return []
     # What serves now is the newest of the history: a release that is only asked for does not push out the one before it.
     now = next(iter(history(directory)[-1:]), name)
     kept = {name, previous(directory, name), now, previous(directory, now)} | in_use(directory)
-    return [one for one in present if one not in kept and os.path.isdir(os.path.join(directory, one))]
+    return [one for one in present if one not in kept]
 
 
 def prune(directory: str, names: Sequence[str]) -> None:

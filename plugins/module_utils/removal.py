@@ -13,12 +13,13 @@ import grp
 import json
 import os
 import pwd
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.windfarm.airflow.plugins.module_utils import drain, services
+from ansible_collections.windfarm.airflow.plugins.module_utils import drain, release, services
 from ansible_collections.windfarm.airflow.plugins.module_utils.host_files import ensure_directory, write
 
 FACT = "/etc/ansible/facts.d/windfarm_airflow.fact"
@@ -183,13 +184,29 @@ class Cleaning:
                 self.remove(path)
             elif os.path.lexists(path) and (not os.path.isdir(path) or os.listdir(path)):
                 self.notes.append(f"{path} is not the link that airflow_dags makes, and stays")
-        self.remove(self.releases)
         root = os.path.dirname(self.releases)
-        for name in ("uv", "cache"):
-            self.remove(os.path.join(root, name))
+        uv, cache = os.path.join(root, "uv"), os.path.join(root, "cache")
+        for name in (*release.present_in(self.releases), release.HISTORY, ".lock"):
+            self.remove(os.path.join(self.releases, name))
+        for name in sorted(os.listdir(uv)) if os.path.isdir(uv) else ():
+            if re.fullmatch(r"[0-9a-f]{64}(\.new)?", name):
+                self.remove(os.path.join(uv, name))
+        # uv's sign of its own cache, by the convention of bford.info/cachedir.
+        if os.path.exists(os.path.join(cache, "CACHEDIR.TAG")):
+            self.remove(cache)
         if os.path.isdir(self.plugins) and os.listdir(self.plugins):
             self.notes.append(f"{self.plugins} holds files that this collection has not put there, and stays")
-        for path in (self.plugins, self.dags, os.path.dirname(self.plugins), os.path.dirname(self.dags), root, *EMPTY):
+        made = (
+            self.releases,
+            uv,
+            cache,
+            self.plugins,
+            self.dags,
+            os.path.dirname(self.plugins),
+            os.path.dirname(self.dags),
+            root,
+        )
+        for path in (*made, *EMPTY):
             self.remove_empty(path)
 
     def remove_empty(self, path: str) -> None:
@@ -197,7 +214,9 @@ class Cleaning:
             self.remove(path)
 
     def accounts(self) -> None:
-        users = [user.pw_name for user in pwd.getpwall() if user.pw_name.startswith("airflow-") and user.pw_dir.startswith(HOMES)]
+        users = [
+            user.pw_name for user in pwd.getpwall() if user.pw_name.startswith("airflow-") and user.pw_dir.startswith(f"{HOMES}/")
+        ]
         for user in users:
             if self.act(f"remove user {user}"):
                 self.command("userdel", user)

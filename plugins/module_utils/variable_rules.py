@@ -381,7 +381,11 @@ SHAPES: dict[str, Shape] = {
     "airflow_dags_group": _GROUP,
     "airflow_dags_folder": _PATH,
     "airflow_plugins_folder": _PATH,
-    "airflow_releases_directory": _PATH,
+    "airflow_releases_directory": Shape(
+        # uv and its cache lie beside it.
+        lambda text: is_folder(text) and text.strip("/").count("/") >= 1,
+        "give a folder of its own inside another, such as /opt/airflow/releases",
+    ),
     "airflow_ca_bundle": _PATH,
     "airflow_worker_writable_paths": Shape(lambda text: is_folder(text.removeprefix("-")), _FOLDER.cure),
     "postgresql_backup_directory": _PATH,

@@ -324,6 +324,7 @@ def worker(health: Any, tmp_path: pathlib.Path, template: str = "1a2b") -> Any:
     (tmp_path / "running").mkdir()
     unit = "airflow-worker@default-a.service"
     (tmp_path / "running" / unit).write_text("1a2b\n")
+    (tmp_path / "units" / unit).write_text((folder / "unit").read_text())
     one = asked(
         health,
         service={
@@ -493,6 +494,23 @@ def test_who_was_stopped_before_it_left_comes_back_unless_drained(
     run.withdraw([], "the disk is full", False)
     run.look_at_host([])
     assert done == expected and run.stopped == [] and not (tmp_path / "withdrawn").exists()
+
+
+def test_who_comes_back_has_what_was_prepared_meanwhile(
+    health: Any, done: list[Any], units: dict[str, dict[str, str]], tmp_path: pathlib.Path
+) -> None:
+    """A rotation or an upgrade went on without it."""
+    one = worker(health, tmp_path)
+    config = pathlib.Path(one.service["config"])
+    run = run_of(health, one, services=[one.service])
+    units.update({one.unit: {"ActiveState": "inactive", **ENABLED}, "airflow-worker@default-b.service": DISABLED})
+    unit = pathlib.Path(health.UNITS) / one.unit
+    unit.write_text("ExecStartPre=/bin/sh -c 'echo 0 > x'\n")
+    (tmp_path / "withdrawn").touch()
+    run.come_back()
+    assert done == [("daemon-reload",), ("start", "--no-block", one.unit)]
+    assert health.unit_hash(str(unit)) == health.unit_hash(str(config / "unit")) != "0"
+    assert pathlib.Path(f"{config}-a/environment").exists()
 
 
 def test_nobody_comes_back_twice(health: Any, done: list[Any], units: dict[str, dict[str, str]], tmp_path: pathlib.Path) -> None:

@@ -365,6 +365,18 @@ def unit_hash(path: str) -> str:
     return found[1] if found else ""
 
 
+def materialise(config: str, unit: str) -> None:
+    """Give a colour that does not run the unit, settings and environment that a playbook has prepared."""
+    colour = unit.removesuffix(".service")[-1]
+    own = f"{config}-{colour}"
+    os.makedirs(own, mode=0o755, exist_ok=True)
+    for name, mode in (("airflow.cfg", 0o644), ("environment", 0o600), ("unit", 0o644)):
+        with open(f"{config}/{name}", encoding="utf-8") as file:
+            text = file.read().replace("@COLOUR@", colour).replace(f'"{config}/airflow.cfg"', f'"{own}/airflow.cfg"')
+        write(f"{UNITS}/{unit}" if name == "unit" else f"{own}/{name}", text, mode)
+    systemctl("daemon-reload")
+
+
 def text_of(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
@@ -674,14 +686,7 @@ class Run:
         idle = self.state.get(other, {}).get("ActiveState") in ("inactive", "failed")
         if not idle or unit_hash(f"{config}/unit") != text_of(f"{RUNNING}/{unit}"):
             return False
-        colour = other.removesuffix(".service")[-1]
-        own = f"{config}-{colour}"
-        os.makedirs(own, mode=0o755, exist_ok=True)
-        for name, mode in (("airflow.cfg", 0o644), ("environment", 0o600), ("unit", 0o644)):
-            with open(f"{config}/{name}", encoding="utf-8") as file:
-                text = file.read().replace("@COLOUR@", colour).replace(f'"{config}/airflow.cfg"', f'"{own}/airflow.cfg"')
-            write(f"{UNITS}/{other}" if name == "unit" else f"{own}/{name}", text, mode)
-        systemctl("daemon-reload")
+        materialise(config, other)
         systemctl("start", "--no-block", other)
         systemctl("--quiet", "disable", unit)
         systemctl("--quiet", "enable", other)
@@ -801,6 +806,9 @@ class Run:
         if not unit:
             return True
         if states[unit]["ActiveState"] in ("inactive", "failed"):
+            # Playbooks start nothing of a worker that is withdrawn: meanwhile its passwords or its release may have changed.
+            if unit_hash(f"{service['config']}/unit") not in ("", unit_hash(f"{UNITS}/{unit}")):
+                materialise(service["config"], unit)
             systemctl("start", "--no-block", unit)
             return True
         return self.may_overlap() and self.swap(service, unit, self.other(unit))

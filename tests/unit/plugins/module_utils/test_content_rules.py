@@ -192,6 +192,8 @@ def test_an_entry_is_the_whole_of_its_object() -> None:
         ("AUTH_TYPE = AUTH_LDAP", "AUTH_LDAP"),
         ("from flask_appbuilder import const\nAUTH_TYPE = const.AUTH_OAUTH\n", "AUTH_OAUTH"),
         ("AUTH_TYPE = 2", "unknown"),
+        ("AUTH_TYPE: int = AUTH_LDAP", "AUTH_LDAP"),
+        ("AUTH_TYPE: int", "AUTH_DB"),
         ("# AUTH_TYPE = AUTH_LDAP\nX = 1", "AUTH_DB"),
     ],
 )

@@ -575,3 +575,18 @@ def test_what_is_declared_is_looked_at() -> None:
     assert problem == "airflow_pools[0] x — slots is -7 — write 0 or more, or -1 for no limit"
     (problem,) = lines(airflow_users=[{"username": "root", "state": "absent"}], airflow_admin_user="root")
     assert problem.startswith("airflow_users[0] root — is the admin user")
+
+
+def test_whoever_initialises_the_cluster_has_the_same_content() -> None:
+    """With --limit that may be any scheduler; and a purge by one that has no lists would take all away."""
+    groups = {"airflow_scheduler": ["control1", "worker1"]}
+    pools = [{"name": "etl", "slots": 1}]
+    assert lines(groups, airflow_pools=pools, airflow_purge=["pools"]) == []
+    assert lines(
+        groups, {"control1": {"airflow_pools": pools}, "worker1": {"airflow_admin_user": "root"}}, airflow_purge=["pools"]
+    ) == [
+        "airflow_pools — differs between hosts (control1, worker1), each of which may initialise the cluster — "
+        "define it once, in group_vars/all",
+        "airflow_admin_user — differs between hosts (control1, worker1), each of which may initialise the cluster — "
+        "define it once, in group_vars/all",
+    ]

@@ -62,6 +62,9 @@ def test_a_worker_that_runs_is_cleaned_only_on_paper(tmp_path: pathlib.Path, mon
         cleaning(tmp_path).clean()
 
 
+RELEASE = "opt/airflow/releases/3.3.2-0123456789"
+
+
 def cleaning(tmp_path: pathlib.Path, check: bool = False) -> removal.Cleaning:
     return removal.Cleaning(
         str(tmp_path / "opt/airflow/releases"),
@@ -73,8 +76,10 @@ def cleaning(tmp_path: pathlib.Path, check: bool = False) -> removal.Cleaning:
 
 
 def test_what_others_put_into_its_folders_stays(tmp_path: pathlib.Path) -> None:
-    for path in ("opt/airflow/releases/3.3.2-1", "opt/airflow/cache", "srv/airflow/dags.revisions/1", "srv/airflow/plugins"):
+    for path in (RELEASE, "opt/airflow/cache", "opt/airflow/uv", "srv/airflow/dags.revisions/1", "srv/airflow/plugins"):
         (tmp_path / path).mkdir(parents=True)
+    for path in ("releases/.history", "releases/.lock", "cache/CACHEDIR.TAG", f"uv/{'0' * 64}"):
+        (tmp_path / "opt/airflow" / path).write_text("")
     (tmp_path / "srv/airflow/dags").symlink_to("dags.revisions/1")
     (tmp_path / "srv/airflow/plugins/own.py").write_text("")
     found = cleaning(tmp_path)
@@ -85,6 +90,15 @@ def test_what_others_put_into_its_folders_stays(tmp_path: pathlib.Path) -> None:
     again = cleaning(tmp_path)
     again.folders()
     assert again.actions == []
+
+
+def test_what_lies_beside_the_releases_stays(tmp_path: pathlib.Path) -> None:
+    for path in (RELEASE, "opt/airflow/releases/jdk-21", "opt/airflow/cache/squid", "opt/airflow/uv/bin"):
+        (tmp_path / path).mkdir(parents=True)
+    cleaning(tmp_path).folders()
+    assert sorted(str(path.relative_to(tmp_path / "opt/airflow")) for path in tmp_path.glob("opt/airflow/*/*")) == [
+        "cache/squid", "releases/jdk-21", "uv/bin",
+    ]  # fmt: skip
 
 
 def test_a_folder_of_dag_files_that_is_not_ours_stays(tmp_path: pathlib.Path) -> None:

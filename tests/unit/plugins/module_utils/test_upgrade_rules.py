@@ -109,39 +109,42 @@ def test_an_interrupted_copy_does_not_count(service: last_good.LastGood, tmp_pat
 
 @pytest.fixture()
 def releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("3.1.0-a", "3.2.2-b", "3.3.2-c"):
+    for name in ("3.1.0-aaaaaaaaaa", "3.2.2-bbbbbbbbbb", "3.3.2-cccccccccc"):
         (tmp_path / name).mkdir()
         (tmp_path / name / release.MANIFEST).write_text("{}")
     monkeypatch.setattr(release, "in_use", lambda _directory: set())
+    # Somebody's own, whatever we do.
+    for name in ("jdk-21", "work", "2024-1.0", ".cache"):
+        (tmp_path / name).mkdir()
     return tmp_path
 
 
 def test_history(releases: Path) -> None:
-    assert release.previous(str(releases), "3.3.2-c") == ""
-    for name in ("3.1.0-a", "3.2.2-b", "3.2.2-b", "3.3.2-c"):
+    assert release.previous(str(releases), "3.3.2-cccccccccc") == ""
+    for name in ("3.1.0-aaaaaaaaaa", "3.2.2-bbbbbbbbbb", "3.2.2-bbbbbbbbbb", "3.3.2-cccccccccc"):
         release.remember(str(releases / name))
-    assert release.history(str(releases)) == ["3.1.0-a", "3.2.2-b", "3.3.2-c"]
-    assert release.previous(str(releases), "3.3.2-c") == "3.2.2-b"
+    assert release.history(str(releases)) == ["3.1.0-aaaaaaaaaa", "3.2.2-bbbbbbbbbb", "3.3.2-cccccccccc"]
+    assert release.previous(str(releases), "3.3.2-cccccccccc") == "3.2.2-bbbbbbbbbb"
 
 
 def test_what_may_go(releases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("3.1.0-a", "3.2.2-b", "3.3.2-c"):
+    for name in ("3.1.0-aaaaaaaaaa", "3.2.2-bbbbbbbbbb", "3.3.2-cccccccccc"):
         release.remember(str(releases / name))
-    assert release.superfluous(str(releases), "3.3.2-c") == ["3.1.0-a"]
+    assert release.superfluous(str(releases), "3.3.2-cccccccccc") == ["3.1.0-aaaaaaaaaa"]
     # One that is asked for, while the one before still serves.
-    (releases / "3.4.0-d").mkdir()
-    assert release.superfluous(str(releases), "3.4.0-d") == ["3.1.0-a"]
-    monkeypatch.setattr(release, "in_use", lambda _directory: {"3.1.0-a"})
-    assert release.superfluous(str(releases), "3.3.2-c") == ["3.4.0-d"]
-    release.prune(str(releases), ["3.4.0-d"])
-    assert not (releases / "3.4.0-d").exists()
-    assert release.superfluous(str(releases), "3.3.2-c") == []
+    (releases / "3.4.0-dddddddddd").mkdir()
+    assert release.superfluous(str(releases), "3.4.0-dddddddddd") == ["3.1.0-aaaaaaaaaa"]
+    monkeypatch.setattr(release, "in_use", lambda _directory: {"3.1.0-aaaaaaaaaa"})
+    assert release.superfluous(str(releases), "3.3.2-cccccccccc") == ["3.4.0-dddddddddd"]
+    release.prune(str(releases), ["3.4.0-dddddddddd"])
+    assert not (releases / "3.4.0-dddddddddd").exists()
+    assert release.superfluous(str(releases), "3.3.2-cccccccccc") == []
 
 
 def test_a_process_keeps_its_release(tmp_path: Path) -> None:
-    (tmp_path / "3.1.0-a").mkdir()
-    with subprocess.Popen(["sleep", "30"], env={"PATH": f"{tmp_path}/3.1.0-a/bin:/usr/bin:/bin"}) as process:
-        assert release.in_use(str(tmp_path)) == {"3.1.0-a"}
+    (tmp_path / "3.1.0-aaaaaaaaaa").mkdir()
+    with subprocess.Popen(["sleep", "30"], env={"PATH": f"{tmp_path}/3.1.0-aaaaaaaaaa/bin:/usr/bin:/bin"}) as process:
+        assert release.in_use(str(tmp_path)) == {"3.1.0-aaaaaaaaaa"}
         process.kill()
     assert release.in_use(str(tmp_path)) == set()
 
@@ -169,9 +172,9 @@ def test_ahead() -> None:
 
 
 def test_newer_release(tmp_path: Path) -> None:
-    (tmp_path / "3.3.2-c").mkdir()
-    (tmp_path / "3.3.2-c" / release.MANIFEST).write_text(json.dumps({"migrations": KNOWN}))
+    (tmp_path / "3.3.2-cccccccccc").mkdir()
+    (tmp_path / "3.3.2-cccccccccc" / release.MANIFEST).write_text(json.dumps({"migrations": KNOWN}))
     revisions = {"alembic_version": ["c"], "alembic_version_fab": ["f"]}
-    assert database.newer_release(str(tmp_path), revisions) == str(tmp_path / "3.3.2-c")
+    assert database.newer_release(str(tmp_path), revisions) == str(tmp_path / "3.3.2-cccccccccc")
     with pytest.raises(database.DatabaseError, match="no release in"):
         database.newer_release(str(tmp_path), {"alembic_version": ["z"]})
