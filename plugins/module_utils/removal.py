@@ -196,7 +196,7 @@ class Cleaning:
             self.remove(cache)
         if os.path.isdir(self.plugins) and os.listdir(self.plugins):
             self.notes.append(f"{self.plugins} holds files that this collection has not put there, and stays")
-        made = (
+        beside = (
             self.releases,
             uv,
             cache,
@@ -206,7 +206,7 @@ class Cleaning:
             os.path.dirname(self.dags),
             root,
         )
-        for path in (*made, *EMPTY):
+        for path in (*beside, *EMPTY):
             self.remove_empty(path)
 
     def remove_empty(self, path: str) -> None:
