@@ -189,7 +189,7 @@ class Cleaning:
         for name in (*release.present_in(self.releases), release.HISTORY, ".lock"):
             self.remove(os.path.join(self.releases, name))
         for name in sorted(os.listdir(uv)) if os.path.isdir(uv) else ():
-            if re.fullmatch(r"[0-9a-f]{64}(\.new)?", name):
+            if re.fullmatch(r"[0-9a-f]{16}(\.new)?", name):
                 self.remove(os.path.join(uv, name))
         # uv's sign of its own cache, by the convention of bford.info/cachedir.
         if os.path.exists(os.path.join(cache, "CACHEDIR.TAG")):

@@ -78,7 +78,7 @@ def cleaning(tmp_path: pathlib.Path, check: bool = False) -> removal.Cleaning:
 def test_what_others_put_into_its_folders_stays(tmp_path: pathlib.Path) -> None:
     for path in (RELEASE, "opt/airflow/cache", "opt/airflow/uv", "srv/airflow/dags.revisions/1", "srv/airflow/plugins"):
         (tmp_path / path).mkdir(parents=True)
-    for path in ("releases/.history", "releases/.lock", "cache/CACHEDIR.TAG", f"uv/{'0' * 64}"):
+    for path in ("releases/.history", "releases/.lock", "cache/CACHEDIR.TAG", f"uv/{'0' * 16}"):
         (tmp_path / "opt/airflow" / path).write_text("")
     (tmp_path / "srv/airflow/dags").symlink_to("dags.revisions/1")
     (tmp_path / "srv/airflow/plugins/own.py").write_text("")
