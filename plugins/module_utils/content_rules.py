@@ -471,9 +471,10 @@ def auth_type(text: str) -> str:
     """How a webserver_config.py has users authenticated, in FAB's words; AUTH_DB where it does not say."""
     found = "AUTH_DB"
     for node in ast.walk(ast.parse(text)):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        if any(isinstance(one, ast.Name) and one.id == "AUTH_TYPE" for one in targets) and node.value:
-            value = node.value
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or not node.value:
+            continue
+        value, targets = node.value, node.targets if isinstance(node, ast.Assign) else [node.target]
+        if any(isinstance(one, ast.Name) and one.id == "AUTH_TYPE" for one in targets):
             found = value.id if isinstance(value, ast.Name) else value.attr if isinstance(value, ast.Attribute) else "unknown"
     return found
 

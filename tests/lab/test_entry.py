@@ -28,7 +28,7 @@ from api import wait
 from browser import logged_in
 from entries import all_up, holders, unplugged
 from fresh import BIN, changed, output_of
-from inventory import Inventory
+from inventory import ROOT, Inventory
 from traffic import Traffic
 
 pytestmark = pytest.mark.usefixtures("settled")
@@ -211,7 +211,11 @@ def test_a_host_that_leaves_the_group_is_an_entry_no_more(inventory: Inventory, 
     hosts = yaml.safe_load((folder / "hosts.yml").read_text())
     hosts["haproxy"]["hosts"].pop(left)
     (folder / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False))
-    (folder / "group_vars" / "all" / "left.yml").write_text(yaml.safe_dump({"airflow_entry_virtual_address": ""}))
+    # Where the lab's inventory says it from its own place.
+    source = str(ROOT / "dags")
+    (folder / "group_vars" / "all" / "left.yml").write_text(
+        yaml.safe_dump({"airflow_entry_virtual_address": "", "airflow_dags_source": source})
+    )
     units = ("haproxy", "keepalived")
 
     def converge(path: Path) -> str:
@@ -297,12 +301,14 @@ def test_a_haproxy_that_hangs_gives_the_address_away_and_is_restarted(
     def renewed() -> bool:
         return inventory.run(holder, "systemctl", "show", "-P", "MainPID", "haproxy") not in ("0", before)
 
-    inventory.run(holder, "systemctl", "kill", "--kill-whom=all", "-s", "STOP", "haproxy")
     try:
-        wait("the other one has it", 20, lambda: holders(inventory) == [host for host in entries if host != holder])
-        with traffic.window(f"haproxy of {holder}, which had the address, hangs") as window:
+        with traffic.window(f"haproxy of {holder}, which has the address, hangs") as window:
+            inventory.run(holder, "systemctl", "kill", "--kill-whom=all", "-s", "STOP", "haproxy")
+            wait("the other one has it", 20, lambda: holders(inventory) == [host for host in entries if host != holder])
+        with traffic.window("the other one has it") as after:
             time.sleep(5)
-        assert window.failed == [], window
+        # What it had under way, of four clients.
+        assert len(window.failed) <= 4 and after.failed == [], f"{window}\n{after}"
         # Of those alone that run something of Airflow.
         if any(holder in members for members in inventory.members.values()):
             wait("the health timer has restarted it", 180, renewed)

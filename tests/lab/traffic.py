@@ -39,6 +39,7 @@ class Window:
     requests: int = 0
     failed: list[str] = field(default_factory=list)
     slowest: float = 0.0
+    """Of those that were answered: one that waits for a host that is gone waits as long as its client has patience."""
     seconds: float = 0.0
 
     def __str__(self) -> str:
@@ -54,13 +55,15 @@ class Client(threading.Thread):
         super().__init__(daemon=True)
         self.traffic, self.keep, self.offset = traffic, keep, offset
         self.link: http.client.HTTPConnection | None = None
+        self.asked = 0.0
+        """When its present request began."""
 
     def run(self) -> None:
         number = self.offset
         while not self.traffic.stop.is_set():
             method, path, body = REQUESTS[number % len(REQUESTS)]
             number += 1
-            begin = time.monotonic()
+            begin = self.asked = time.monotonic()
             problem = self.ask(method, path, body)
             self.traffic.note(begin, method, problem)
             self.traffic.stop.wait(self.traffic.pause)
@@ -139,20 +142,16 @@ class Traffic:
         end = time.monotonic()
         # What is under way belongs to it.
         deadline = end + TIMEOUT + 5
-        while time.monotonic() < deadline and any(client.is_alive() and not self._asked_since(end) for client in self._clients):
+        while time.monotonic() < deadline and any(client.is_alive() and client.asked < end for client in self._clients):
             time.sleep(0.2)
         with self._lock:
             inside = [sample for sample in self._samples if sample[1] >= begin and sample[0] <= end]
         found.requests = len(inside)
         found.seconds = end - begin
-        found.slowest = max((until - since for since, until, _method, _problem in inside), default=0.0)
+        found.slowest = max((until - since for since, until, _method, problem in inside if not problem), default=0.0)
         found.failed = [f"{since - begin:.1f} s {method} {problem}" for since, _until, method, problem in inside if problem]
         self.windows.append(found)
         print(found, flush=True)
-
-    def _asked_since(self, moment: float) -> bool:
-        with self._lock:
-            return sum(begin > moment for begin, _end, _method, _problem in self._samples[-400:]) >= len(self._clients)
 
     def table(self) -> str:
         return "\n".join(map(str, self.windows))
