@@ -107,6 +107,18 @@ def test_a_value_from_the_command_line_is_told_of_too(bad: Bad) -> None:
     assert [line.split(" — ")[0] for line in PROBLEM.findall(output)] == ["airflow_tls", "airflow_workers_concurrency"]
 
 
+@pytest.mark.parametrize("text", ["all: {hosts: [", None])
+def test_an_inventory_that_cannot_be_read_is_no_success(text: str | None, tmp_path: Path) -> None:
+    """Ansible itself only warns, and goes on without hosts."""
+    path = tmp_path / "hosts.yml"
+    if text:
+        path.write_text(text)
+    rc, output = play(path, "playbooks/site.yml")
+    assert rc == 2, output
+    (line,) = PROBLEM.findall(output)
+    assert line.startswith("inventory — no host is in a group of this collection — put hosts into the groups")
+
+
 def has_no_problem(folder: Path, *arguments: str) -> None:
     (folder / "nobody.yml").write_text(yaml.safe_dump({"all": {"hosts": {"nobody": {"ansible_connection": "local"}}}}))
     rc, output = play(folder, "playbooks/site.yml", *NOBODY, *arguments)

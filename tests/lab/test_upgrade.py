@@ -58,6 +58,15 @@ def test_site_leaves_releases_to_upgrade(cluster: Cluster) -> None:
     assert "playbooks/upgrade.yml" in run.said
 
 
+@pytest.mark.parametrize("playbook", [UPGRADE, ROLLBACK])
+def test_a_part_of_the_cluster_is_refused(playbook: str, cluster: Cluster) -> None:
+    """Without the database's host nobody would make the backup before the migration."""
+    database = cluster.members["postgresql"][0]
+    run = cluster.play(playbook, "--limit", f"all:!{database}")
+    assert run.rc == 2 and run.changed == 0
+    assert f"--limit — leaves out {database}" in run.said
+
+
 def test_staging_that_fails_on_one_host_touches_nothing(cluster: Cluster) -> None:
     host = cluster.members["worker"][-1]
     cluster.edit(airflow_version=NEW)
