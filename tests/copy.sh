@@ -4,7 +4,7 @@
 set -eu
 target=$1/ansible_collections/windfarm/airflow
 mkdir -p "$target"
-git ls-files -z --cached --others --exclude-standard | grep -zvE '^(\.collections|molecule|tools|tests/lab|tests/long)/|^tests/[^/]*\.(py|sh)$|^tests/unit/test_(docs|documentation|ledger|listings|locks|security_tools)\.py$' | xargs -0 sh -c 'for f; do [ ! -e "$f" ] || printf "%s\0" "$f"; done' sh |
+git ls-files -z --cached --others --exclude-standard | grep -zvE '^(\.collections|molecule|tools|tests/lab|tests/long)/|^tests/[^/]*\.(py|sh)$|^tests/unit/test_(docs|documentation|ledger|listings|locks|parts|security_tools)\.py$' | xargs -0 sh -c 'for f; do [ ! -e "$f" ] || printf "%s\0" "$f"; done' sh |
   tar --null --files-from=- -c | tar -C "$target" -x
 git init -q "$target"
 echo "$target"

@@ -1,4 +1,4 @@
-"""Run make targets and end with a table: result, time, and the closing lines of pytest.
+"""Run make targets and end with a table: result, time, and the closing lines of pytest and of each ansible-core.
 
 parts.py TARGET… [-- TARGET…]: each list one after the other, the lists side by side; failures are said again before the table.
 Hosts wait for each other most of the time, so two lists keep two processors busy; what a target says is shown when it has ended.
@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-CLOSING = re.compile(r"\b\d+ (?:passed|failed|error|skipped)[^\n]* in [\d.]+s")
+# pytest's, and those of tests/sanity.sh.
+CLOSING = re.compile(r"(?:\b\d+ (?:passed|failed|error|skipped)[^\n]*|\bansible-core \S+: \w+) in [\d.]+s")
 # What pytest says of a failure: its summary and the lines that it marks. Said again before the table: a log is read from its end.
 FAILURE = re.compile(r"^\s*((?:FAILED|ERROR) tests/.*|E {3,}.*|make(?:\[\d\])?: \*\*\* .*)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -19,9 +19,10 @@ X
 done
 
 check() { # venv
-  local bin=$top/$1/bin version
+  local bin=$top/$1/bin begin=$SECONDS core result=ok version
   version=$("$bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-  echo "ansible-core $("$bin/python" -c 'import ansible.release as r; print(r.__version__)'), Python $version"
+  core=$("$bin/python" -c 'import ansible.release as r; print(r.__version__)')
+  echo "ansible-core $core, Python $version"
   (
     cd "$copy"
     # ansible-test calls the virtual environment's own tools, and reads no configuration but the collection's.
@@ -29,7 +30,8 @@ check() { # venv
     export PATH=$bin:$PATH
     "$bin/ansible-test" sanity --local --python "$version" --color no &&
       "$bin/ansible-test" units --local --python "$version" --color no --num-workers 2
-  ) || failed=1
+  ) || { failed=1 result=failed; }
+  echo "ansible-core $core: $result in $((SECONDS - begin))s"
 }
 
 failed=0
