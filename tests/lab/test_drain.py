@@ -58,7 +58,7 @@ def test_its_tasks_finish_and_no_new_ones_come(fleet: Fleet, host: str) -> None:
     assert f"life_cycle.slow (run {first}, try 1)" in run.said
     assert not fleet.serving(host) and not fleet.waits(host)
     fleet.end_well(runs, 90)
-    fleet.end_well(fleet.slow(1, 6), 90)
+    fleet.end_well([fleet.airflow().trigger("life_cycle", {"seconds": 1}) for _ in range(6)], 90)
     fleet.unchanged(fleet.must(DRAIN, worker=host))
 
 

@@ -107,14 +107,12 @@ def test_a_host_that_would_fail_tasks_takes_none(alone: Fleet) -> None:
     alone.keep(*alone.everyone)
     alone.run(host, "systemctl", "stop", *alone.serving(host))
     port = alone.inventory.get(host, "airflow_worker_log_port", 8793)
-    rules = f"table inet cut {{ chain input {{ type filter hook input priority -5; tcp dport {port} reject with tcp reset; }}; }}"
+    rules = f'table inet cut {{ chain input {{ type filter hook input priority -5; iifname != "lo" tcp dport {port} reject with tcp reset; }}; }}'
     alone.run(host, "nft", "-f", "-", stdin=rules)
     try:
         run = alone.play(SITE, "--limit", host)
-        assert (
-            run.rc != 0
-            and f"host {host} — would fail tasks, so its worker is not started: its task logs cannot be read" in run.said
-        )
+        assert run.rc != 0
+        assert f"host {host} — would fail tasks, so its worker is not started: its task logs cannot be read" in run.said, run.said
         assert not alone.serving(host)
     finally:
         alone.run(host, "nft", "delete", "table", "inet", "cut")

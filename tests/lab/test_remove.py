@@ -128,7 +128,8 @@ def test_a_host_that_does_more_than_work(three: Fleet) -> None:
     groups = {"postgresql": "runs the database of the cluster", "redis": "runs Redis of the cluster"}
     for group, problem in {**groups, "airflow_triggerer": "runs the last triggerer of the cluster"}.items():
         with three.also(group, host, alone=True):
-            assert f"host {host} — {problem} (group {group})" in three.refused(REMOVE, worker=host)
+            said = three.refused(REMOVE, worker=host)
+            assert f"host {host} — {problem} (group {group})" in said, said
     with three.also("airflow_triggerer", host):
         assert f"host {host} — also runs a triggerer (group airflow_triggerer)" in three.refused(REMOVE, worker=host)
 
