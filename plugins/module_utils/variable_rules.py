@@ -384,7 +384,7 @@ SHAPES: dict[str, Shape] = {
     "airflow_releases_directory": Shape(
         # uv and its cache lie beside it.
         lambda text: is_folder(text) and text.strip("/").count("/") >= 1,
-        "give a folder of its own inside another, such as /opt/airflow/releases",
+        f"{_FOLDER.cure}, not directly under /",
     ),
     "airflow_ca_bundle": _PATH,
     "airflow_worker_writable_paths": Shape(lambda text: is_folder(text.removeprefix("-")), _FOLDER.cure),

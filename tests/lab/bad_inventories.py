@@ -554,7 +554,11 @@ CASES |= {
     ),
     "folder with a per cent sign": (
         setting("airflow_releases_directory", "/opt/%i"),
-        f"airflow_releases_directory — is '/opt/%i' — {PATH}",
+        f"airflow_releases_directory — is '/opt/%i' — {PATH}, not directly under /",
+    ),
+    "folder in which others keep something": (
+        setting("airflow_releases_directory", "/opt"),
+        f"airflow_releases_directory — is '/opt' — {PATH}, not directly under /",
     ),
     "folder with a dollar": (
         setting("airflow_worker_writable_paths", ["/srv/data", "$HOME/data"]),
