@@ -6,8 +6,11 @@ them; or in a block marked `console`, then they are examples.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md")])
 TOOLS = (
     "ansible-playbook",
@@ -245,3 +249,18 @@ def test_nothing_is_found_where_there_is_nothing(tmp_path: Path) -> None:
     assert "airflow_no_such_thing" not in variables() and "airflow_dags_source" in variables()
     assert sum(len(list(commands(path))) for path in PAGES) > 25
     assert yaml.safe_load((ROOT / "galaxy.yml").read_text())["name"] == "airflow"
+
+
+def test_files_beside_an_inventory_are_no_hosts(tmp_path: Path) -> None:
+    """The example names certificates in files/, which Ansible would read as lists of hosts."""
+    folder = tmp_path / "cluster"
+    shutil.copytree(ROOT / "inventories/cluster", folder)
+    (text,) = folder.glob("group_vars/all/airflow.yml")
+    named = re.findall(r"_file: (files/\S+)$", text.read_text(encoding="utf-8"), re.M)
+    assert len(named) == 2
+    (folder / "files").mkdir()
+    for name in named:
+        (folder / name).write_text("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n", encoding="utf-8")
+    command = [sys.executable, "-m", "ansible", "inventory", "-i", str(folder), "--graph", "airflow_worker"]
+    done = subprocess.run(command, cwd=ROOT, env=CLEAN, capture_output=True, text=True, check=True)
+    assert "worker1.example.com" in done.stdout and done.stderr == ""

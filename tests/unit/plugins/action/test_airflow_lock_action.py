@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.windfarm.airflow.plugins.action import airflow_lock as action
 from ansible_collections.windfarm.airflow.plugins.module_utils import airflow_lock
 
@@ -18,6 +19,12 @@ try:
     airflow_lock.find_uv()
 except airflow_lock.LockError:
     pytest.skip("there is no uv", allow_module_level=True)
+
+ROOT = pathlib.Path(__file__).resolve().parents[4]
+VERSION = yaml.safe_load((ROOT / "roles/airflow/defaults/main.yml").read_text(encoding="utf-8"))["airflow_version"]
+LOCKS = [f"airflow-{VERSION}-py3.11.txt", f"airflow-{VERSION}-py3.13.txt"]
+SHIPPED = airflow_lock.shipped_lock(action.COLLECTION, VERSION, "3.11")
+CELERY = airflow_lock.pins(pathlib.Path(SHIPPED).read_text(encoding="utf-8"))["celery"]
 
 Resolve = Callable[..., "dict[str, Any]"]
 
@@ -58,16 +65,16 @@ def _resolve(folder: pathlib.Path, controller: Any, write: Any) -> Resolve:
 def test_resolves_once_for_every_python(folder: pathlib.Path, resolve: Resolve) -> None:
     first = resolve(["ours>=1"])
     assert first["changed"], first
-    assert [pathlib.Path(path).name for path in first["locks"]] == ["airflow-3.3.2-py3.11.txt", "airflow-3.3.2-py3.13.txt"]
+    assert [pathlib.Path(path).name for path in first["locks"]] == LOCKS
     assert first["diff"][0]["after"] == "helper==1.0\nhelper2==1.0\nours==1.0\n"
-    path = folder / "locks/airflow-3.3.2-py3.11.txt"
+    path = folder / "locks" / LOCKS[0]
     text = path.read_text(encoding="utf-8")
-    shipped = pathlib.Path(airflow_lock.shipped_lock(action.COLLECTION, "3.3.2", "3.11")).read_text(encoding="utf-8")
+    shipped = pathlib.Path(SHIPPED).read_text(encoding="utf-8")
     assert airflow_lock.unhashed(text) == []
     assert set(airflow_lock.blocks(shipped).items()) < set(airflow_lock.blocks(text).items())
     assert "helper2==1.0 ; platform_machine == 'aarch64' \\\n" in text
     assert "file:" not in text and str(folder) not in text
-    assert airflow_lock.find_lock(action.COLLECTION, str(folder), "3.3.2", "3.11", ["ours>=1"]) == str(path)
+    assert airflow_lock.find_lock(action.COLLECTION, str(folder), VERSION, "3.11", ["ours>=1"]) == str(path)
     second = resolve(["ours>=1"])
     assert not second["changed"] and path.read_text(encoding="utf-8") == text
 
@@ -79,13 +86,13 @@ def test_each_list_of_requirements_has_its_lock(folder: pathlib.Path, resolve: R
 
     python = {"airflow_lock_pythons": ["3.11"]}
     assert resolve(["helper<2"], on_worker2=["ours"], **python)["changed"]
-    (other,) = set(locks()) - {"airflow-3.3.2-py3.11.txt"}
-    assert locks() == {"airflow-3.3.2-py3.11.txt": ["helper"], other: ["helper", "ours"]}
+    (other,) = set(locks()) - {LOCKS[0]}
+    assert locks() == {LOCKS[0]: ["helper"], other: ["helper", "ours"]}
     assert not resolve(["helper<2"], on_worker2=["ours"], **python)["changed"]
     # One set alone has requirements: the lock that it has stays.
     assert not resolve([], on_worker2=["ours"], **python)["changed"]
     for requirements in (["helper<2"], ["ours"]):
-        assert airflow_lock.find_lock(action.COLLECTION, str(folder), "3.3.2", "3.11", requirements)
+        assert airflow_lock.find_lock(action.COLLECTION, str(folder), VERSION, "3.11", requirements)
 
 
 def test_check_mode_resolves_and_writes_nothing(folder: pathlib.Path, resolve: Resolve) -> None:
@@ -95,14 +102,14 @@ def test_check_mode_resolves_and_writes_nothing(folder: pathlib.Path, resolve: R
 
 def test_one_python(folder: pathlib.Path, resolve: Resolve) -> None:
     resolve(["ours"], airflow_lock_pythons=["3.13"])
-    assert [path.name for path in (folder / "locks").iterdir()] == ["airflow-3.3.2-py3.13.txt"]
+    assert [path.name for path in (folder / "locks").iterdir()] == LOCKS[1:]
 
 
 @pytest.mark.parametrize(
     ("requirements", "expected"),
     [
-        (["celery==5.7.0"], "airflow_requirements — 'celery==5.7.0' excludes celery 5.6.3"),
-        (["helper==2.0"], "airflow_requirements — cannot be resolved under the lock of Airflow 3.3.2: "),
+        (["celery==99"], f"airflow_requirements — 'celery==99' excludes celery {CELERY}"),
+        (["helper==2.0"], f"airflow_requirements — cannot be resolved under the lock of Airflow {VERSION}: "),
         (["nothing-like-this"], "nothing-like-this was not found"),
         (["-r x"], "is an option"),
     ],
