@@ -55,7 +55,11 @@ class Fleet(Cluster):
         content = yaml.safe_load(before)
         known = yaml.safe_load(self._hosts)["airflow"]["children"]["airflow_worker"]["hosts"][host]
         groups = {**content, **content["airflow"]["children"]}
-        hosts = {} if alone else groups[group].get("hosts") or {}
+        hosts = groups[group].get("hosts") or {}
+        if alone:
+            # What the file says of a host may stand in this group only.
+            content["all"] = {"hosts": hosts}
+            hosts = {}
         groups[group]["hosts"] = {**hosts, host: known}
         path.write_text(yaml.safe_dump(content))
         try:
