@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from api import FINISHED, wait
-from fresh import changed
+from fresh import BIN, changed
 from inventory import ROOT, Inventory
 from upgrading import LAB, SITE, WORKERS, Cluster, Run
 
@@ -65,6 +66,26 @@ class Fleet(Cluster):
         try:
             yield
         finally:
+            path.write_text(before)
+
+    @contextlib.contextmanager
+    def servers_of_others(self) -> Iterator[None]:
+        """The inventory has the same servers by their addresses alone."""
+        path, settings = self.folder / "hosts.yml", self.folder / "group_vars/all/zz_external.yml"
+        before = path.read_text()
+        content = yaml.safe_load(before)
+        database, broker = self.inventory.plan["results_database"], self.inventory.plan["broker"]
+        content["all"] = {"hosts": content.pop("postgresql")["hosts"]}
+        content.pop("redis")
+        path.write_text(yaml.safe_dump(content))
+        address = f"airflow:{self.inventory.common('airflow_broker_password')}@{broker['host']}:{broker['port']}"
+        settings.write_text(
+            yaml.safe_dump({"airflow_database_host": database["host"], "airflow_broker_url": f"rediss://{address}/0"})
+        )
+        try:
+            yield
+        finally:
+            settings.unlink()
             path.write_text(before)
 
     @contextlib.contextmanager
@@ -152,6 +173,11 @@ class Fleet(Cluster):
         with contextlib.suppress(Died):
             run = self.play(playbook, at={text: stop}, **extra)
             raise AssertionError(f"{playbook} has ended: {run.output[-4000:]}")
+
+    def note(self, state: str, server: str, *hosts: str) -> None:
+        """The server is told that these hosts were removed, and no longer that others were."""
+        words = [str(BIN / "ansible"), "-i", str(self.folder), server, "-b", "-m", "windfarm.airflow.airflow_removal"]
+        subprocess.run([*words, "-a", json.dumps({"state": state, "hosts": hosts})], cwd=ROOT, check=True)
 
     def unchanged(self, run: Run) -> None:
         assert set(changed(run.output).values()) == {0}, run.output[-4000:]

@@ -135,6 +135,24 @@ def test_a_host_that_does_more_than_work(three: Fleet) -> None:
 
 
 @pytest.mark.long
+def test_only_a_scheduler_outside_of_the_run_knows_it(three: Fleet) -> None:
+    """Servers are somebody else's, and the host is built anew, so nobody whom `--limit` names knows that it was removed."""
+    host, scheduler = three.everyone[-1], three.members["scheduler"][0]
+    three.note("marked", scheduler, host)
+    try:
+        with three.servers_of_others():
+            said = three.refused(SITE, "--limit", host)
+            assert f"host {host} — was removed by playbooks/remove_worker.yml (2" in said
+            assert f"to have it back, add -e airflow_readmit={host}" in said
+            assert f"host {host} — was removed" not in three.play(SITE, "--check", "--limit", host, airflow_readmit=host).said
+            other = three.everyone[0]
+            assert "was removed" not in three.play(SITE, "--check", "--limit", other).said
+    finally:
+        three.note("forgotten", scheduler)
+    assert three.complete()
+
+
+@pytest.mark.long
 def test_the_last_worker_of_a_queue(three: Fleet) -> None:
     host = three.everyone[-1]
     path = three.dags / "solo.py"
