@@ -314,6 +314,7 @@ def test_without_a_worker_its_target_is_gone(three: Fleet) -> None:
     three.must("playbooks/drain.yml", worker=host)
     three.keep(*three.everyone[:-1])
     with three.also("airflow", host):
+        three.read()
         three.must(SITE)
         listed = "systemctl list-units --all --plain --no-legend 'airflow-worker*' | grep -v inactive; true"
         wait("nothing of the worker is left", 30, lambda: three.run(host, "sh", "-c", listed) == "")
