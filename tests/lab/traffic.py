@@ -90,7 +90,8 @@ class Client(threading.Thread):
             closing = answer.will_close
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            if reused and method == "GET" and not again:
+            # What a lost host had in its hands costs the client its whole patience, and counts.
+            if reused and method == "GET" and not again and not isinstance(error, TimeoutError):
                 return self.ask(method, path, body, True)
             return f"{'kept connection, ' if reused else ''}{error!r}"
         if closing or not self.keep:
