@@ -311,7 +311,7 @@ def test_a_haproxy_that_hangs_gives_the_address_away_and_is_restarted(
         assert len(window.failed) <= 4 and after.failed == [], f"{window}\n{after}"
         # Of those alone that run something of Airflow.
         if any(holder in members for members in inventory.members.values()):
-            wait("the health timer has restarted it", 180, renewed)
+            wait("the health timer has restarted it", 300, renewed)
     finally:
         inventory.run(holder, "systemctl", "kill", "--kill-whom=all", "-s", "CONT", "haproxy")
     assert holder not in holders(inventory), "a host that comes back does not take the address"
