@@ -513,6 +513,18 @@ def test_who_comes_back_has_what_was_prepared_meanwhile(
     assert pathlib.Path(f"{config}-a/environment").exists()
 
 
+def test_a_colour_that_has_never_run_can_read_its_settings(health: Any, done: list[Any], tmp_path: pathlib.Path) -> None:
+    """The service's own UMask= closes what it makes."""
+    config = worker(health, tmp_path).service["config"]
+    before = os.umask(0o077)
+    try:
+        health.materialise(config, "airflow-worker@default-b.service")
+    finally:
+        os.umask(before)
+    found = {path: os.stat(path).st_mode & 0o777 for path in (f"{config}-b", f"{config}-b/airflow.cfg", f"{config}-b/environment")}
+    assert list(found.values()) == [0o755, 0o644, 0o600]
+
+
 def test_nobody_comes_back_twice(health: Any, done: list[Any], units: dict[str, dict[str, str]], tmp_path: pathlib.Path) -> None:
     one = worker(health, tmp_path)
     run = run_of(health, one, services=[one.service])
