@@ -521,8 +521,8 @@ def test_a_colour_that_has_never_run_can_read_its_settings(health: Any, done: li
         health.materialise(config, "airflow-worker@default-b.service")
     finally:
         os.umask(before)
-    found = {path: os.stat(path).st_mode & 0o777 for path in (f"{config}-b", f"{config}-b/airflow.cfg", f"{config}-b/environment")}
-    assert list(found.values()) == [0o755, 0o644, 0o600]
+    made = (f"{config}-b", f"{config}-b/airflow.cfg", f"{config}-b/environment")
+    assert [os.stat(path).st_mode & 0o777 for path in made] == [0o755, 0o644, 0o600]
 
 
 def test_nobody_comes_back_twice(health: Any, done: list[Any], units: dict[str, dict[str, str]], tmp_path: pathlib.Path) -> None:

@@ -371,7 +371,7 @@ def materialise(config: str, unit: str) -> None:
     own = f"{config}-{colour}"
     os.makedirs(own, exist_ok=True)
     # The service's UMask= closes what it makes, and the worker's user must get through.
-    os.chmod(own, 0o755)
+    os.chmod(own, 0o755)  # noqa: S103
     for name, mode in (("airflow.cfg", 0o644), ("environment", 0o600), ("unit", 0o644)):
         with open(f"{config}/{name}", encoding="utf-8") as file:
             text = file.read().replace("@COLOUR@", colour).replace(f'"{config}/airflow.cfg"', f'"{own}/airflow.cfg"')
