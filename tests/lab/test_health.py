@@ -185,7 +185,8 @@ def test_a_frozen_worker_is_killed_with_its_frozen_task(
     look(inventory, one, STRIKES)
     assert "no task was running" in said(inventory, one, begun)
     wait("a look has ended it", 60, lambda: look(inventory, one) and show(inventory, one, "MainPID", unit) not in ("0", pid), 5)
-    titles = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c 'airflow worker -- ' || true"
+    # Brackets, as the shell's own command line is there too.
+    titles = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c '[a]irflow worker -- ' || true"
     assert inventory.run(one, "sh", "-c", titles) == "0"
     airflow.end("life_cycle", run_id, "failed")
 
