@@ -18,15 +18,15 @@ LOCK = "/run/windfarm-airflow.lock"
 PATIENCE = 600.0
 
 
-def hold(module: Any, patience: float = PATIENCE) -> None:
+def hold(module: Any, patience: float = PATIENCE, path: str = "") -> None:
     """Wait until no other process changes this host, and keep others away until this one ends; in check mode nobody waits."""
     if module.check_mode:
         return
     try:
         # Never closed: the lock goes with the process, however that ends, and no child inherits it.
-        lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        lock = os.open(path or LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        module.fail_json(msg=f"{LOCK}: {error.strerror}; this module changes the host, as root: give its task become")
+        module.fail_json(msg=f"{path or LOCK}: {error.strerror}; this module changes the host, as root: give its task become")
         raise
     deadline = time.monotonic() + patience
     while True:

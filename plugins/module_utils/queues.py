@@ -33,7 +33,7 @@ def read(queues: Collection[str] = (), release: str = "", broker: bool = False, 
         raise DatabaseError(f"{ENVIRONMENT} or its release is missing; run site.yml")
     if "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in database.environment:
         raise DatabaseError("this host may not read the metadata database; ask one with a scheduler or a webserver")
-    question = {"queues": sorted(queues), "broker": broker, "names": names, "prefix": _prefix()}
+    question = {"queues": sorted(queues), "broker": broker, "names": names, "prefix": key_prefix()}
     try:
         answer = run_script(database.release, USER, database.environment, queues_script, question)
     except ScriptError as error:
@@ -42,7 +42,7 @@ def read(queues: Collection[str] = (), release: str = "", broker: bool = False, 
     return summary(answer, queues)
 
 
-def _prefix() -> str:
+def key_prefix() -> str:
     parser = configparser.RawConfigParser()
     parser.read(CONFIG, encoding="utf-8")
     return parser.get("celery_broker_transport_options", "global_keyprefix", fallback="")

@@ -24,6 +24,16 @@ DRAIN, REMOVE = (f"playbooks/{name}.yml" for name in ("drain", "remove_worker"))
 DRAINED = "/etc/airflow/drained"
 NOTES = "/etc/ansible/facts.d/windfarm_airflow.fact"
 
+# What a trial of a host could leave in the database.
+TRACES = """
+select 'dag' from dag where dag_id like 'windfarm_canary%' union all
+select 'serialized' from serialized_dag where dag_id like 'windfarm_canary%' union all
+select 'task' from task_instance where dag_id like 'windfarm_canary%' union all
+select 'pool' from slot_pool where pool like 'windfarm_canary%' union all
+select 'bundle' from dag_bundle where name like 'windfarm_canary%' union all
+select 'import error' from import_error
+"""
+
 
 class Died(Exception):
     """A run of Ansible was killed on purpose."""
@@ -173,6 +183,15 @@ class Fleet(Cluster):
         with contextlib.suppress(Died):
             run = self.play(playbook, at={text: stop}, **extra)
             raise AssertionError(f"{playbook} has ended: {run.output[-4000:]}")
+
+    def bare_of_canaries(self, *hosts: str) -> None:
+        """Nothing is left of a trial, neither in the database nor on these hosts."""
+        assert self.sql(TRACES) == []
+        for host in hosts:
+            assert (
+                self.run(host, "sh", "-c", "ls /run/airflow/canary* /run/systemd/system/airflow-canary* 2>/dev/null; true") == ""
+            )
+            assert self.run(host, "systemctl", "show", "-P", "ActiveState", "airflow-canary") == "inactive"
 
     def note(self, state: str, server: str, *hosts: str) -> None:
         """The server is told that these hosts were removed, and no longer that others were."""

@@ -122,6 +122,51 @@ def test_a_host_that_would_fail_tasks_takes_none(alone: Fleet) -> None:
     assert alone.serving(host)
 
 
+TRIAL = ("Start a worker that takes nothing but", "Send it that task", "End the trial")
+
+
+def test_a_task_before_its_own_queues(alone: Fleet) -> None:
+    """airflow_canary: a task goes the way of any other, by a worker like the host's own; nothing of it is left."""
+    host = alone.everyone[1]
+    alone.keep(*alone.everyone)
+    alone.must(REMOVE, worker=host)
+    # Also after one that was killed while the task was on its way.
+    alone.dies(SITE, "Send it that task", 2, airflow_readmit=host, airflow_canary=True)
+    begun = alone.run(host, "date", "+%s")
+    run = alone.must(SITE, airflow_readmit=host, airflow_canary=True)
+    print(f"the task of {host}: {seconds(run, *TRIAL):.1f} s")
+    journal = alone.run(host, "journalctl", "-u", "airflow-canary", "-o", "cat", "--no-pager", "--since", f"@{begun}")
+    assert "succeeded in" in journal, journal[-3000:]
+    assert alone.serving(host)
+    alone.bare_of_canaries(host)
+    assert alone.run(host, "sh", "-c", "ls -d /var/log/airflow/worker/dag_id=windfarm_canary* 2>/dev/null; true") == ""
+    # Who works is not tried again.
+    again = alone.must(SITE, airflow_canary=True)
+    alone.unchanged(again)
+    assert "Send it that task" not in again.output
+
+
+def test_a_host_whose_task_fails_takes_none(alone: Fleet) -> None:
+    """What only a task finds: the worker's own setting sends it to a webserver that is none."""
+    host = alone.everyone[1]
+    alone.keep(*alone.everyone)
+    alone.run(host, "systemctl", "stop", *alone.serving(host))
+    settings = {
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "http://127.0.0.1:1/execution/",
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "1",
+    }
+    with alone.variables(host, airflow_worker_environment=settings):
+        run = alone.play(SITE, "--limit", host, airflow_canary=True)
+        assert run.rc != 0
+        what = f"host {host} — its worker is not started, since the task that it was tried with did not succeed: it has failed; "
+        assert f"{what}httpx.ConnectError: [Errno 111] Connection refused; see journalctl -u airflow-canary" in run.said, run.said
+        assert not alone.serving(host)
+        alone.bare_of_canaries(host)
+    alone.must(SITE, "--limit", host, airflow_canary=True)
+    assert alone.serving(host)
+    alone.bare_of_canaries(host)
+
+
 def test_a_trial_queue_before_its_own(alone: Fleet) -> None:
     """A new worker gets a queue that only a trial DAG uses, and its own queues when the task has succeeded."""
     host = alone.everyone[1]

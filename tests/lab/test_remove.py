@@ -246,12 +246,16 @@ def test_they_come_back_and_nobody_else_is_visited(three: Fleet) -> None:
     servers = dict.fromkeys([*fleet.members["postgresql"], *fleet.members["redis"]])
     fleet.keep(*fleet.everyone)
     begun = time.monotonic()
-    run = fleet.must(SITE, "--limit", ",".join([*new, *servers]), airflow_readmit=",".join(new))
+    run = fleet.must(SITE, "--limit", ",".join([*new, *servers]), airflow_readmit=",".join(new), airflow_canary=True)
     for host in new:
+        assert re.search(rf"TASK .*Send it that task\].*^ok: \[{host}\b.*TASK .*End the trial", run.output, re.M | re.S), (
+            run.output[-4000:]
+        )
         wait(f"{host} waits for messages", 60, functools.partial(fleet.waits, host))
     print(f"from added to waiting for messages on each of {len(new)}: {time.monotonic() - begun:.0f} s")
     assert not re.search(rf"^{stays} ", run.output, re.M), "another host was visited"
     assert fleet.complete()
+    fleet.bare_of_canaries(*new)
 
 
 @pytest.mark.long
