@@ -117,15 +117,10 @@ def journal(invocation: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout  # pylint: disable=ansible-bad-function
 
 
-def stop(host: str, failed: bool) -> str:
-    """Ends the trial; where it `failed`, what this host knows of it. Its log then stays."""
-    known, said = [], ""
+def clear() -> None:
+    """The trial's worker is gone, also that of an interrupted run."""
     if os.path.exists(UNIT_FILE):
-        before = look()
-        if before["ActiveState"] not in ("active", "activating"):
-            known.append(f"its trial worker ended by itself ({before['Result']})")
         systemctl("stop", UNIT)
-        said = journal(before["InvocationID"]) if failed else ""
         # One that had to be killed, for example.
         if look()["ActiveState"] == "failed":
             systemctl("reset-failed", UNIT)
@@ -133,6 +128,17 @@ def stop(host: str, failed: bool) -> str:
         systemctl("daemon-reload")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(ENVIRONMENT)
+
+
+def stop(host: str, failed: bool) -> str:
+    """Ends the trial; where it `failed`, what this host knows of it. Its log then stays."""
+    known, said = [], ""
+    before = look() if os.path.exists(UNIT_FILE) else {}
+    clear()
+    if failed and before:
+        said = journal(before["InvocationID"])
+        if before["ActiveState"] not in ("active", "activating"):
+            known.append(f"its trial worker ended by itself ({before['Result']})")
     folder = f"{LOGS}/dag_id={name_of(host)}"
     if not failed:
         shutil.rmtree(folder, ignore_errors=True)

@@ -19,7 +19,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.windfarm.airflow.plugins.module_utils import drain, release, services
+from ansible_collections.windfarm.airflow.plugins.module_utils import canary, drain, release, services
 from ansible_collections.windfarm.airflow.plugins.module_utils.host_files import ensure_directory, write
 
 FACT = "/etc/ansible/facts.d/windfarm_airflow.fact"
@@ -138,6 +138,9 @@ class Cleaning:
                 os.unlink(path)
 
     def units(self) -> None:
+        # Of a trial that was interrupted just now: whose processes run cannot lose its account.
+        if os.path.exists(canary.UNIT_FILE) and self.act(f"stop {canary.UNIT}"):
+            canary.clear()
         found = [
             path
             for path in sorted(glob.glob(f"{services.UNITS}/airflow-*"))

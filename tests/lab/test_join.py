@@ -132,6 +132,9 @@ def test_a_task_before_its_own_queues(alone: Fleet) -> None:
     alone.must(REMOVE, worker=host)
     # Also after one that was killed while the task was on its way.
     alone.dies(SITE, "Send it that task", 2, airflow_readmit=host, airflow_canary=True)
+    assert alone.run(host, "systemctl", "is-active", "airflow-canary") == "active"
+    alone.must(REMOVE, worker=host)
+    alone.dies(SITE, "Send it that task", 2, airflow_readmit=host, airflow_canary=True)
     begun = alone.run(host, "date", "+%s")
     run = alone.must(SITE, airflow_readmit=host, airflow_canary=True)
     print(f"the task of {host}: {seconds(run, *TRIAL):.1f} s")
