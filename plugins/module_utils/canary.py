@@ -87,7 +87,7 @@ def start(host: str, config: str, seconds: int) -> None:
         with open(f"{config}/unit", encoding="utf-8") as file:
             worker = file.read()
     except FileNotFoundError:
-        raise CanaryError(f"host {host} — {config}/unit is missing; run site.yml") from None
+        raise CanaryError(f"{config}/unit is missing; run site.yml") from None
     os.makedirs(os.path.dirname(ENVIRONMENT), mode=0o700, exist_ok=True)
     write(ENVIRONMENT, environment_file(environment(host)), {"mode": "0600"})
     write(UNIT_FILE, unit(worker, config, host, seconds + SPARE_SECONDS), {"mode": "0644"})

@@ -96,7 +96,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     state, host, timeout = (module.params[name] for name in ("state", "host", "timeout"))
-    problem = ""
+    problem, what = "", f"host {host} — its worker is not started"
     if module.check_mode:
         module.exit_json(changed=False, problem=problem)
     # One at a time of the same host; a scheduler's host has a part in those of several.
@@ -113,10 +113,9 @@ def main() -> None:
             told = module.params["problem"]
             known = canary.stop(host, bool(told))
             if told:
-                what = "its worker is not started, since the task that it was tried with did not succeed"
-                module.fail_json(msg=f"host {host} — {what}: {told}; {known}")
+                module.fail_json(msg=f"{what}, since the task that it was tried with did not succeed: {told}; {known}")
     except (canary.CanaryError, ScriptError, ServicesError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=f"{what}, since it cannot be tried with a task: {error}")
     module.exit_json(changed=False, problem=problem)
 
 

@@ -186,11 +186,11 @@ class Fleet(Cluster):
 
     def bare_of_canaries(self, *hosts: str) -> None:
         """Nothing is left of a trial, neither in the database nor on these hosts."""
-        assert self.sql(TRACES) == []
+        left = self.sql(TRACES)
+        assert not left, left
         for host in hosts:
-            assert (
-                self.run(host, "sh", "-c", "ls /run/airflow/canary* /run/systemd/system/airflow-canary* 2>/dev/null; true") == ""
-            )
+            left = self.run(host, "sh", "-c", "ls /run/airflow/canary* /run/systemd/system/airflow-canary* 2>/dev/null; true")
+            assert not left, left
             assert self.run(host, "systemctl", "show", "-P", "ActiveState", "airflow-canary") == "inactive"
 
     def note(self, state: str, server: str, *hosts: str) -> None:

@@ -134,6 +134,9 @@ def test_a_task_before_its_own_queues(alone: Fleet) -> None:
     alone.dies(SITE, "Send it that task", 2, airflow_readmit=host, airflow_canary=True)
     assert alone.run(host, "systemctl", "is-active", "airflow-canary") == "active"
     alone.must(REMOVE, worker=host)
+    assert alone.run(host, "sh", "-c", "systemctl is-active airflow-canary; id airflow-worker 2>&1 || true").startswith(
+        "inactive\nid: "
+    )
     alone.dies(SITE, "Send it that task", 2, airflow_readmit=host, airflow_canary=True)
     begun = alone.run(host, "date", "+%s")
     run = alone.must(SITE, airflow_readmit=host, airflow_canary=True)

@@ -1,3 +1,5 @@
+# Copyright (c) 2026 windfarm.airflow contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The DAG with which a worker's host is tried before it takes tasks (airflow_canary).
 
 It lies in no DAG folder: only its name is brought to the database, for as long as the trial takes.

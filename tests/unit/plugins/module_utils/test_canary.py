@@ -161,7 +161,7 @@ def test_what_never_began_is_over(host: Any) -> None:
 
 
 def test_a_host_without_a_worker_is_named(host: Any, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(canary.CanaryError, match=r"host w3 — .*/unit is missing; run site.yml"):
+    with pytest.raises(canary.CanaryError, match=r"/worker@default/unit is missing; run site.yml"):
         canary.start("w3", str(tmp_path / "worker@default"), 180)
     assert host.said == []
 

@@ -109,6 +109,21 @@ def test_a_folder_of_dag_files_that_is_not_ours_stays(tmp_path: pathlib.Path) ->
     assert (tmp_path / "srv/airflow/dags/own.py").exists() and "stays" in found.notes[0]
 
 
+def test_an_interrupted_trial_ends_first(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[bool] = []
+    monkeypatch.setattr(services, "UNITS", str(tmp_path))
+    monkeypatch.setattr(removal.canary, "UNIT_FILE", str(tmp_path / "trial"))
+    monkeypatch.setattr(removal.canary, "clear", lambda: ended.append(True))
+    cleaning(tmp_path).units()
+    assert ended == []
+    (tmp_path / "trial").touch()
+    predicted, found = cleaning(tmp_path, check=True), cleaning(tmp_path)
+    predicted.units()
+    assert ended == []
+    found.units()
+    assert ended == [True] and found.actions == predicted.actions == ["stop airflow-canary.service"]
+
+
 def test_units_of_others_stay(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[str, ...]] = []
     monkeypatch.setattr(services, "UNITS", str(tmp_path))
